@@ -1,0 +1,14 @@
+//! Protocol version and the ALPN names that carry it together with the role of a connection.
+
+/// Version of everything in this crate. Any change of a message that an older peer cannot read raises it.
+pub const PROTOCOL: u16 = 1;
+
+/// A client's link to a node: QUIC, or TLS over TCP where UDP is blocked.
+pub const ALPN_LINK: &[u8] = b"specter-link/1";
+
+/// One visitor's raw bytes to the tunnel named by SNI. The gateway answers with one status byte
+/// ([`crate::stream::CONNECTED`] or an error), then the bytes follow.
+pub const ALPN_CONNECT: &[u8] = b"specter-connect/1";
+
+/// Prefix shared by the link ALPN of every version: tells a peer of another version from garbage.
+pub const ALPN_LINK_PREFIX: &[u8] = b"specter-link/";
