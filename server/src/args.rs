@@ -4,7 +4,10 @@ use std::{env, path::PathBuf};
 
 use argh::FromArgs;
 
-use crate::config::{Advertise, Config, ConfigError, Layer, Stated, advertise};
+use crate::{
+    config::{self, Advertise, Config, ConfigError, Layer, Stated, advertise},
+    dev,
+};
 
 /// Specter's node. It publishes services that are behind NAT: clients keep links to it, visitors reach them through it.
 #[derive(FromArgs, Debug)]
@@ -31,7 +34,7 @@ enum Subcommand {
 }
 
 /// Start a node and a client on this computer, with a page to look at. Needs no file, no root and no network.
-#[derive(FromArgs, Debug, Clone)]
+#[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "dev",
@@ -39,22 +42,22 @@ enum Subcommand {
     example = "{command_name}",
     example = "{command_name} --expose http://127.0.0.1:5173"
 )]
-pub struct Dev {
+struct Dev {
     /// where certificates, store and hostnames are kept (default: ~/.local/share/specter-dev)
     #[argh(option)]
-    pub data_dir: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
     /// port for TLS and QUIC on loopback (default: 8443)
     #[argh(option, default = "8443")]
-    pub port: u16,
+    port: u16,
     /// port for plain HTTP on loopback (default: 8080)
     #[argh(option, default = "8080")]
-    pub http_port: u16,
+    http_port: u16,
     /// what to publish instead of the built-in page, such as http://127.0.0.1:5173 or tcp://127.0.0.1:22
     #[argh(option)]
-    pub expose: Option<String>,
+    expose: Option<String>,
     /// log filter: error, warn, info, debug, trace or specter_server=debug,info (default: warn)
     #[argh(option)]
-    pub log: Option<String>,
+    log: Option<String>,
 }
 
 /// Run a node. A flag beats the environment variable of its name (SPECTER_DATA_DIR for --data-dir; lists with commas),
@@ -164,7 +167,7 @@ pub enum Command {
     /// Print a text and end.
     Print(String),
     /// Try everything on this computer.
-    Dev(Dev),
+    Dev(dev::Options),
     /// Run a node.
     Run(Box<Config>),
     /// Make a cluster's authorities and its first node.
@@ -221,7 +224,7 @@ impl Command {
             None => Err(ArgsError::Usage(
                 "a command is missing: dev, run or pki; `specter-server --help` tells more".to_owned(),
             )),
-            Some(Subcommand::Dev(dev)) => Ok(Self::Dev(dev)),
+            Some(Subcommand::Dev(dev)) => Ok(Self::Dev(dev.options(variable)?)),
             Some(Subcommand::Run(run)) => Ok(Self::Run(Box::new(run.config(variable)?))),
             Some(Subcommand::Pki(Pki { command: PkiSubcommand::Init(init) })) => Ok(Self::PkiInit {
                 directory: init.cert_dir,
@@ -233,6 +236,27 @@ impl Command {
                 advertise: advertise(Stated::flag("--advertise", node.advertise))?,
             }),
         }
+    }
+}
+
+impl Dev {
+    fn options(self, variable: impl Fn(&str) -> Option<String>) -> Result<dev::Options, ArgsError> {
+        let data_home = || {
+            let home = variable("XDG_DATA_HOME").map(PathBuf::from);
+            home.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/share")))
+        };
+        let data_dir = self.data_dir.or_else(|| Some(data_home()?.join("specter-dev"))).ok_or_else(|| {
+            ArgsError::Usage("HOME is not set, so there is no place for the data; give one with --data-dir".to_owned())
+        })?;
+        let flag = self.log.map(|text| Stated::flag("--log", text));
+        let log = flag.or_else(|| variable("SPECTER_LOG").map(|text| Stated::variable("SPECTER_LOG", text)));
+        Ok(dev::Options {
+            data_dir,
+            port: self.port,
+            http_port: self.http_port,
+            expose: self.expose,
+            log: log.map_or_else(|| Ok("warn".to_owned()), config::log)?,
+        })
     }
 }
 
@@ -341,6 +365,21 @@ mod tests {
         let environment = config("run", &variables);
         assert_eq!(environment.apexes, flags.apexes);
         assert_eq!(environment.listen_tcp.len(), 2);
+    }
+
+    #[test]
+    fn dev_keeps_its_data_where_the_user_keeps_data() {
+        let options = |line: &str, variables: &[(&str, &str)]| match parse(line, variables) {
+            Ok(Command::Dev(options)) => options,
+            other => panic!("{other:?}"),
+        };
+        let home = ("HOME", "/home/me");
+        let path = |options: dev::Options| options.data_dir.display().to_string();
+        assert_eq!(path(options("dev", &[home])), "/home/me/.local/share/specter-dev");
+        assert_eq!(path(options("dev", &[home, ("XDG_DATA_HOME", "/data")])), "/data/specter-dev");
+        assert_eq!(path(options("dev --data-dir here", &[home])), "here");
+        assert_eq!(options("dev", &[home, ("SPECTER_LOG", "debug")]).log, "debug");
+        assert!(parse("dev", &[]).unwrap_err().to_string().contains("--data-dir"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn follow(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
         Command::Print(text) => print(&text),
         Command::Run(config) => serve(*config, async |_, _| Ok(std::future::ready(())))?,
-        Command::Dev(options) => dev::dev(options)?,
+        Command::Dev(options) => dev::dev(&options)?,
         Command::PkiInit { directory, advertise } => {
             pki::init(&directory, &advertise.host, SystemTime::now())?;
             print(&format!(

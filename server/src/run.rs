@@ -21,14 +21,13 @@ pub struct StartError {
 
 pub async fn start(config: Config, credentials: Credentials, shutdown: Shutdown) -> Result<Running, StartError> {
     let mut tcp = Vec::new();
-    for address in config.listen_tcp {
+    if let Some(address) = config.listen_tcp.first().copied() {
         let listener = std::net::TcpListener::bind(address).map_err(|source| StartError { address, source })?;
         tcp.push(listener.local_addr().map_err(|source| StartError { address, source })?);
         shutdown.clone().spawn(async move {
             let _listener = listener;
             shutdown.stopping().await;
         });
-        break;
     }
     Ok(Running { udp: tcp.clone(), http: config.listen_http, tcp })
 }

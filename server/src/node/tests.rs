@@ -165,3 +165,15 @@ async fn a_full_disk_makes_the_store_read_only_until_there_is_room() {
     }
     store.put(&key("b"), "x", None).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_commit_that_fails_is_unknown_and_ends_writing() {
+    let (folder, node) = fresh();
+    let store = node.handle();
+    store.put(&key("a"), "kept", None).await.unwrap();
+    snapshot::tests::sabotage(folder.path());
+    let refused = store.put(&key("a"), "perhaps", None).await;
+    assert!(matches!(refused, Err(Error::Unknown { .. })), "{refused:?}");
+    assert_eq!(store.put(&key("a"), "no", None).await, Err(Error::ReadOnly));
+    assert_eq!(store.get(&key("a")).await.unwrap().unwrap().value, b"kept", "reads go on");
+}

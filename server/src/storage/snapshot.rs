@@ -219,4 +219,4 @@ const SCHEMA: &str = "
     COMMIT;";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,6 +13,11 @@ impl Snapshot {
     }
 }
 
+/// Makes every later commit to an open store's file fail.
+pub(crate) fn sabotage(data_dir: &Path) {
+    Connection::open(data_dir.join("snap.db")).unwrap().execute_batch("DROP TABLE meta").unwrap();
+}
+
 fn open(folder: &TempDir) -> Result<Snapshot, OpenError> {
     Snapshot::open(Folder::open(folder.path()).unwrap())
 }
