@@ -3,10 +3,10 @@
 //!
 //! | part | does |
 //! |---|---|
-//! | [`folder`] | the data directory: certificates, store, the client's configuration; the same at each start |
-//! | [`page`] | the built-in page |
-//! | [`client`] | the client, on a thread of its own |
-//! | [`welcome`] | the lines to try next |
+//! | `folder` | the data directory: certificates, store, the client's configuration; the same at each start |
+//! | `page` | the built-in page |
+//! | `client` | the client, on a thread of its own |
+//! | `welcome` | the lines to try next |
 
 use std::{
     io,

@@ -8,9 +8,10 @@ use tokio::{
 };
 
 use super::{
-    Error, Fence, Key, Lease, OpId, Token, Version, Versioned, limits,
+    Error, Fence, Key, Lease, OpId, Token, Version, Versioned,
+    call::{Call, Request},
+    limits,
     register::{Register, Write, WriteAnswer},
-    store::{Call, Request},
 };
 
 /// Asks the store. Cheap to clone.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
+mod call;
 mod handle;
 pub mod limits;
 mod register;

@@ -16,7 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
 use super::{
-    Error, Handle, Key, OpId, limits,
+    Error, Handle, Key, OpId,
+    call::{Call, Question, Reply, Request, answer_to},
+    limits,
     register::{Change, Head, Register, Write, WriteAnswer},
 };
 use crate::storage::{
@@ -83,39 +85,6 @@ pub enum OpenError {
     /// No thread.
     #[error("the store's thread cannot be started; the system has too many threads or too little memory")]
     Thread(#[source] io::Error),
-}
-
-/// One queued call.
-#[derive(Debug)]
-pub(super) struct Call {
-    pub(super) key: Key,
-    pub(super) request: Request,
-    pub(super) deadline: Instant,
-}
-
-pub(super) enum Request {
-    /// Answers itself from the register.
-    Read(Question),
-    Write {
-        op_id: OpId,
-        write: Write,
-        reply: Reply,
-    },
-    Stop(oneshot::Sender<()>),
-}
-
-pub(super) type Question = Box<dyn FnOnce(Result<&Register, Error>) + Send>;
-type Reply = oneshot::Sender<Result<WriteAnswer, Error>>;
-
-impl std::fmt::Debug for Request {
-    /// Without the contents: they may be secrets.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Read(_) => "Read",
-            Self::Write { .. } => "Write",
-            Self::Stop(_) => "Stop",
-        })
-    }
 }
 
 struct Store {
@@ -410,23 +379,6 @@ impl Batch {
     fn is_full(&self) -> bool {
         self.calls >= limits::BATCH_CALLS || self.bytes >= limits::BATCH_BYTES
     }
-}
-
-impl Request {
-    fn refuse(self, error: Error) {
-        match self {
-            Self::Read(question) => question(Err(error)),
-            Self::Write { reply, .. } => answer_to(reply, Err(error)),
-            Self::Stop(reply) => {
-                reply.send(()).ok();
-            }
-        }
-    }
-}
-
-/// Answers a write, whose caller may have given up.
-fn answer_to(reply: Reply, answer: Result<WriteAnswer, Error>) {
-    reply.send(answer).ok();
 }
 
 /// Registers looked at with each transaction: more than a transaction of one call can add, so none pile up.

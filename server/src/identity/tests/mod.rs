@@ -15,6 +15,8 @@ use super::{
     *,
 };
 
+mod handshake;
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn directory() -> tempfile::TempDir {
