@@ -25,11 +25,14 @@ use crate::private;
 pub fn init(directory: &Path, host: &str, now: SystemTime) -> Result<(), PkiError> {
     refuse_existing(directory, &["ca", "client-ca", "gateway-ca", "node"])?;
     let cluster = ClusterId(random()?);
-    let mut params = authority::authority("Specter cluster CA", now)?;
+    // Each cluster's authorities have names of their own, or a certificate of another cluster would look forged instead
+    // of foreign.
+    let authority = |role: &str| authority::authority(&format!("Specter {role} CA {cluster}"), now);
+    let mut params = authority("cluster")?;
     params.subject_alt_names = vec![SanType::URI(subject::cluster_uri(cluster).try_into().map_err(SignError::from)?)];
     let (ca_pem, ca_key) = self_signed(&params)?;
-    let (client_pem, client_key) = self_signed(&authority::authority("Specter client CA", now)?)?;
-    let (gateway_pem, gateway_key) = self_signed(&authority::authority("Specter gateway CA", now)?)?;
+    let (client_pem, client_key) = self_signed(&authority("client")?)?;
+    let (gateway_pem, gateway_key) = self_signed(&authority("gateway")?)?;
     let ca = join(directory, &ca_pem, ca_key)?;
     let (node_pem, node_key) = node_certificate(&ca.authority, cluster, host, now)?;
 
