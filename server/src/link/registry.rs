@@ -253,3 +253,150 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{identity, transport::endpoint};
+    use quinn::crypto::rustls::QuicClientConfig;
+    use rustls_pki_types::PrivateKeyDer;
+    use std::net::SocketAddr;
+
+    const ANN: ClientId = ClientId([1; 32]);
+    const BOB: ClientId = ClientId([2; 32]);
+
+    /// Two endpoints on loopback that make as many connections as a test needs.
+    struct Loopback {
+        node: quinn::Endpoint,
+        client: quinn::Endpoint,
+        kept: Vec<quinn::Connection>,
+    }
+
+    impl Loopback {
+        fn new() -> Self {
+            let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("certificate");
+            let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
+            let certificate = certified.cert.der().clone();
+            let tls = rustls::ServerConfig::builder_with_provider(identity::provider())
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .expect("versions")
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.clone()], key)
+                .expect("TLS");
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let node = endpoint::serve(endpoint::bind_udp(any).expect("bound"), Arc::new(tls)).expect("endpoint");
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(certificate).expect("root");
+            let tls = rustls::ClientConfig::builder_with_provider(identity::provider())
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .expect("versions")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let mut client = quinn::Endpoint::client(any).expect("endpoint");
+            let crypto = QuicClientConfig::try_from(tls).expect("QUIC");
+            client.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+            Self { node, client, kept: Vec::new() }
+        }
+
+        async fn connection(&mut self) -> quinn::Connection {
+            let address = self.node.local_addr().expect("address");
+            let dial = self.client.connect(address, "localhost").expect("dial");
+            let accept = async { self.node.accept().await.expect("incoming").await };
+            let (near, far) = tokio::try_join!(accept, dial).expect("connected");
+            self.kept.push(far);
+            near
+        }
+
+        async fn enter(&mut self, registry: &Registry, client: ClientId, instance: u64) -> Result<Entered, Full> {
+            let (probes, asked) = mpsc::channel(1);
+            let link = registry.enter(client, instance, self.connection().await, probes)?;
+            Ok(Entered { link, asked })
+        }
+    }
+
+    #[derive(Debug)]
+    struct Entered {
+        link: Arc<Link>,
+        asked: mpsc::Receiver<()>,
+    }
+
+    fn name(text: &str) -> Hostname {
+        Hostname::parse(text).expect("name")
+    }
+
+    fn tunnel(seconds: u64) -> Tunnel {
+        Tunnel { carries: Carries::Http, host: None, header_timeout: Duration::from_secs(seconds) }
+    }
+
+    fn serving(registry: &Registry, hostname: &str) -> Vec<LinkId> {
+        let links = registry.serving(&name(hostname)).map(|(_, links)| links).unwrap_or_default();
+        links.iter().map(|link| link.id()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_newer_link_of_the_same_instance_replaces_the_older_at_once() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let old = loopback.enter(&registry, ANN, 7).await.expect("entered");
+        assert_eq!(registry.publish(old.link.id(), &name("a"), tunnel(1)), Ok(true));
+        let new = loopback.enter(&registry, ANN, 7).await.expect("entered");
+        assert!(old.link.connection().close_reason().is_some());
+        assert!(serving(&registry, "a").is_empty());
+        assert_eq!(registry.publish(old.link.id(), &name("a"), tunnel(1)), Ok(false));
+        assert!(!new.link.is_suspect());
+    }
+
+    #[tokio::test]
+    async fn another_instance_is_probed_and_trusted_again_when_it_answers() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let mut old = loopback.enter(&registry, ANN, 7).await.expect("entered");
+        let new = loopback.enter(&registry, ANN, 8).await.expect("entered");
+        old.asked.try_recv().expect("a probe was asked for");
+        assert!(old.link.is_suspect() && !new.link.is_suspect());
+        assert!(old.link.connection().close_reason().is_none());
+        old.link.trust();
+        assert!(!old.link.is_suspect());
+    }
+
+    #[tokio::test]
+    async fn one_identity_has_so_many_links_and_others_still_have_room() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        for instance in 0..LINKS_PER_CLIENT as u64 {
+            loopback.enter(&registry, ANN, instance).await.expect("entered");
+        }
+        assert_eq!(loopback.enter(&registry, ANN, 99).await.expect_err("refused"), Full);
+        loopback.enter(&registry, ANN, 0).await.expect("a replacement needs no room");
+        loopback.enter(&registry, BOB, 0).await.expect("entered");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leaves_takes_only_its_own_tunnels_along() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let one = loopback.enter(&registry, ANN, 1).await.expect("entered").link;
+        let two = loopback.enter(&registry, ANN, 2).await.expect("entered").link;
+        for link in [&one, &two] {
+            assert_eq!(registry.publish(link.id(), &name("shared"), tunnel(link.id().0 + 1)), Ok(true));
+        }
+        assert_eq!(registry.publish(one.id(), &name("alone"), tunnel(1)), Ok(true));
+        assert_eq!(serving(&registry, "shared"), [one.id(), two.id()]);
+        registry.leave(one.id());
+        assert_eq!(serving(&registry, "shared"), [two.id()]);
+        assert!(serving(&registry, "alone").is_empty());
+        registry.withdraw(&name("shared"));
+        assert!(serving(&registry, "shared").is_empty());
+        assert_eq!(registry.links().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn publishing_again_changes_the_tunnel_and_the_bound_holds() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let link = loopback.enter(&registry, ANN, 1).await.expect("entered").link;
+        for index in 0..TUNNELS_PER_LINK {
+            assert_eq!(registry.publish(link.id(), &name(&format!("t{index}")), tunnel(1)), Ok(true));
+        }
+        assert_eq!(registry.publish(link.id(), &name("one-more"), tunnel(1)), Err(Full));
+        assert_eq!(registry.publish(link.id(), &name("t0"), tunnel(9)), Ok(true));
+        assert_eq!(registry.serving(&name("t0")).expect("served").0, tunnel(9));
+        registry.unpublish(link.id(), &name("t1"));
+        assert_eq!(registry.publish(link.id(), &name("one-more"), tunnel(1)), Ok(true));
+    }
+}

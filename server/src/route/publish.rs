@@ -194,6 +194,77 @@ fn code(error: Error) -> ErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::Node;
+
+    const ANN: ClientId = ClientId([1; 32]);
+    const BOB: ClientId = ClientId([2; 32]);
+
+    async fn with_names<F: AsyncFnOnce(&Names)>(test: F) {
+        let folder = tempfile::tempdir().expect("folder");
+        let node = Node::open(folder.path()).expect("store");
+        test(&Names::new(node.handle())).await;
+        node.stop().await;
+    }
+
+    #[tokio::test]
+    async fn claimed_names_are_the_claimants_alone() {
+        with_names(async |names| {
+            let claimed = names.claim(ANN, 64).await.expect("claimed");
+            assert_eq!(claimed.len(), 64);
+            let (listed, more) = names.hostnames(ANN, None, 63).await.expect("listed");
+            assert_eq!((listed.len(), more), (63, true));
+            let (rest, more) = names.hostnames(ANN, listed.last().cloned(), 63).await.expect("listed");
+            assert_eq!((rest.len(), more), (1, false));
+            assert!(names.authorize(ANN, claimed.clone()).await.iter().all(Option::is_none));
+            let refused = names.authorize(BOB, claimed).await;
+            assert!(refused.iter().all(|answer| *answer == Some(ErrorCode::NotOwner)));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_name_nobody_owns_cannot_be_published() {
+        with_names(async |names| {
+            let wished = Hostname::parse("www").expect("name");
+            assert_eq!(names.authorize(ANN, vec![wished.clone()]).await, [Some(ErrorCode::NotOwner)]);
+            assert_eq!(names.release(ANN, vec![wished]).await, [Some(ErrorCode::NotOwner)]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_released_name_is_gone_and_only_its_owner_can_release_it() {
+        with_names(async |names| {
+            let claimed = names.claim(ANN, 1).await.expect("claimed");
+            assert_eq!(names.release(BOB, claimed.clone()).await, [Some(ErrorCode::NotOwner)]);
+            assert_eq!(names.release(ANN, claimed.clone()).await, [None]);
+            assert_eq!(names.authorize(ANN, claimed).await, [Some(ErrorCode::NotOwner)]);
+            assert!(names.hostnames(ANN, None, 64).await.expect("listed").0.is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_claim_cut_short_by_a_crash_is_finished_by_publishing() {
+        with_names(async |names| {
+            let hostname = Hostname::parse("half-way").expect("name");
+            names.store.set_append(&key::hostnames_of(ANN), hostname.as_str()).await.expect("set");
+            assert_eq!(names.authorize(ANN, vec![hostname.clone()]).await, [None]);
+            assert_eq!(names.authorize(BOB, vec![hostname]).await, [Some(ErrorCode::NotOwner)]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn one_identity_cannot_claim_without_end() {
+        with_names(async |names| {
+            for _ in 0..HOSTNAMES_PER_CLIENT / 64 {
+                names.claim(ANN, 64).await.expect("claimed");
+            }
+            assert_eq!(names.claim(ANN, 1).await, Err(ErrorCode::Limit));
+        })
+        .await;
+    }
 
     #[test]
     fn drawn_names_are_five_words_in_one_label() {
