@@ -1,0 +1,194 @@
+//! Opens links: QUIC connections to a node, by the settings that were measured to serve many small streams well.
+
+use crate::{resolve::resolve, serve::STREAMS, target::Authority};
+use quinn::{
+    ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TransportConfig,
+    VarInt, crypto::rustls::QuicClientConfig,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::timeout;
+
+mod runtime;
+
+/// A connection with the socket that it runs on.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    pub(crate) endpoint: Endpoint,
+}
+
+impl Link {
+    /// Dials every address of the apex in turn until one answers.
+    ///
+    /// # Errors
+    /// What the last address failed with.
+    pub(crate) async fn dial(apex: &Authority, tls: &rustls::ClientConfig) -> Result<Self, LinkError> {
+        let addresses = timeout(RESOLVE, resolve(&apex.host, apex.port))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))
+            .and_then(|resolved| resolved)
+            .map_err(|source| LinkError::Resolve { host: apex.host.clone(), source })?;
+        let mut config =
+            ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls.clone()).map_err(|_| LinkError::Cipher)?));
+        config.transport_config(Arc::new(transport()));
+        let mut last = LinkError::Silent { apex: apex.to_string() };
+        for address in addresses {
+            match Self::dial_address(address, &apex.host, config.clone()).await {
+                Ok(link) => return Ok(link),
+                Err(DialError::Timeout) => last = LinkError::Silent { apex: apex.to_string() },
+                Err(DialError::Socket(source)) => last = LinkError::Socket { source },
+                Err(DialError::Connect(source)) => last = LinkError::Name { host: apex.host.clone(), source },
+                // The host answered: another of its addresses would say the same.
+                Err(DialError::Connection(error)) => return Err(LinkError::from_connection(error, apex)),
+            }
+            tracing::debug!(%address, error = %last, "address failed");
+        }
+        Err(last)
+    }
+
+    async fn dial_address(address: SocketAddr, host: &str, config: ClientConfig) -> Result<Self, DialError> {
+        let runtime = Arc::new(runtime::DeferRuntime::default());
+        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket(address)?, runtime)?;
+        let connecting = endpoint.connect_with(config, address, host).map_err(DialError::Connect)?;
+        match timeout(HANDSHAKE, connecting).await {
+            Ok(Ok(connection)) => Ok(Self { connection, endpoint }),
+            Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(DialError::Timeout),
+            Ok(Err(error)) => Err(DialError::Connection(error)),
+        }
+    }
+
+    /// Closes in good order: the node learns at once.
+    pub(crate) async fn close(self) {
+        self.connection.close(VarInt::from_u32(0), b"shutdown");
+        // Nobody waits long for a node that does not acknowledge.
+        timeout(CLOSE, self.endpoint.wait_idle()).await.ok();
+    }
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("the name {host} cannot be resolved: check `apex` and the network")]
+    Resolve { host: String, source: io::Error },
+    #[error("{host} cannot be dialled: check `apex`")]
+    Name { host: String, source: ConnectError },
+    #[error("no UDP socket can be opened")]
+    Socket { source: io::Error },
+    #[error("{apex} does not answer on UDP: check `apex`, that the node runs, and that no firewall blocks UDP")]
+    Silent { apex: String },
+    #[error(
+        "the certificate of {apex} is not trusted: check the name in `apex`, and give the cluster's CA as `caFile` or --ca if it is a private one"
+    )]
+    Untrusted { apex: String, source: ConnectionError },
+    #[error("the node refuses this client's certificate")]
+    CertificateRefused { source: ConnectionError },
+    #[error(
+        "{apex} answers, but does not take links of this version: check `apex`, or update this program or the node"
+    )]
+    Version { apex: String },
+    #[error("the connection to {apex} was closed")]
+    Closed { apex: String, source: ConnectionError },
+    #[error("the TLS provider lacks what QUIC needs")]
+    Cipher,
+}
+
+impl LinkError {
+    /// Sorts a connection's end by what the user can do about it.
+    pub(crate) fn from_connection(source: ConnectionError, apex: &Authority) -> Self {
+        let apex = apex.to_string();
+        let alert = match &source {
+            // We gave up: only about the node's certificate.
+            ConnectionError::TransportError(error) => {
+                if alert_of(error.code.into()).is_some_and(|alert| CERTIFICATE_ALERTS.contains(&alert)) {
+                    return Self::Untrusted { apex, source };
+                }
+                alert_of(error.code.into())
+            }
+            ConnectionError::ConnectionClosed(close) => alert_of(close.error_code.into()),
+            ConnectionError::VersionMismatch
+            | ConnectionError::ApplicationClosed(_)
+            | ConnectionError::Reset
+            | ConnectionError::TimedOut
+            | ConnectionError::LocallyClosed
+            | ConnectionError::CidsExhausted => None,
+        };
+        match alert {
+            Some(NO_APPLICATION_PROTOCOL) => Self::Version { apex },
+            Some(alert) if CERTIFICATE_ALERTS.contains(&alert) => Self::CertificateRefused { source },
+            Some(_) | None => Self::Closed { apex, source },
+        }
+    }
+}
+
+/// The TLS alert in a QUIC error code (RFC 9001 §4.8).
+fn alert_of(code: u64) -> Option<u8> {
+    u8::try_from(code.checked_sub(0x100)?).ok()
+}
+
+/// Why one address did not answer.
+enum DialError {
+    Timeout,
+    Socket(io::Error),
+    Connect(ConnectError),
+    Connection(ConnectionError),
+}
+
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error)
+    }
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS as u32))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .datagram_receive_buffer_size(None)
+        .initial_mtu(1200)
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
+    transport
+}
+
+/// A socket of the address's family, with room for bursts of many datagrams.
+fn socket(remote: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let any = match remote {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
+    // Linux grants less than asked without an error, other systems refuse; both work, only slower.
+    let asked = socket.set_recv_buffer_size(BUFFER_BYTES).and_then(|()| socket.set_send_buffer_size(BUFFER_BYTES));
+    let granted_bytes = socket.recv_buffer_size().unwrap_or(0);
+    if asked.is_err() || granted_bytes < BUFFER_BYTES {
+        tracing::debug!(granted_bytes, "the system grants small UDP buffers: raise net.core.rmem_max for speed");
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&any.into())?;
+    Ok(socket.into())
+}
+
+/// Alerts about certificates (RFC 8446 §6.2): bad, unsupported, revoked, expired, unknown, unknown authority, access
+/// denied, decrypt error, required.
+const CERTIFICATE_ALERTS: [u8; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 116];
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// A resolver that is down takes this long at most.
+const RESOLVE: Duration = Duration::from_secs(5);
+/// A node that is up answers within two round trips; lost datagrams are repeated several times in this span.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const CLOSE: Duration = Duration::from_secs(1);
+/// Keeps the binding of a NAT, the shortest of which last about 30 s.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const IDLE_MS: u32 = 30_000;
+/// quinn's default has no bound.
+const RECEIVE_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+const BUFFER_BYTES: usize = 4 * 1024 * 1024;

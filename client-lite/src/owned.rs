@@ -1,0 +1,125 @@
+//! `ls` and `release`: one question to a node about the hostnames that this client owns. Works beside a running `tunnel`.
+
+use crate::{
+    config::{Config, full_name},
+    control::{Control, ControlError},
+    identity::{Certificate, Key, KeyError},
+    link::{Link, LinkError},
+    tunnel::random_u64,
+};
+use specter_wire::{
+    link::{Reply, Request},
+    name::{Hostname, NameError},
+    version::ALPN_LINK,
+};
+
+/// Why nothing was listed or released.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OwnedError {
+    #[error("this client is not registered yet: run `client-lite tunnel` with this configuration first")]
+    NotRegistered,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the certificates in the CA file cannot be used: give PEM files of X.509 version 3")]
+    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("`{hostname}` is no hostname")]
+    Name { hostname: String, source: NameError },
+    #[error("{hostname} was not released")]
+    NotReleased { hostname: String, source: ControlError },
+}
+
+/// One line for each owned hostname: its full name and where it leads.
+pub(crate) async fn list(config: &Config) -> Result<Vec<String>, OwnedError> {
+    let (link, mut control, apex) = open(config).await?;
+    let mut lines = Vec::new();
+    let mut after = String::new();
+    for id in FIRST_ID.. {
+        let more = match control.ask(id, Request::Hostnames { after: &after }).await? {
+            Reply::Hostnames { names, more } => {
+                let last = names.last().map(|name| (*name).to_owned());
+                lines.extend(names.iter().map(|name| line(config, &apex, name)));
+                last.filter(|last| more && *last > after)
+            }
+            Reply::Refused { code } => return Err(ControlError::Refused(code).into()),
+            other => return Err(unexpected(&other).into()),
+        };
+        match more {
+            Some(last) => after = last,
+            None => break,
+        }
+    }
+    link.close().await;
+    Ok(lines)
+}
+
+/// Gives a hostname back. Returns what to tell the user.
+pub(crate) async fn release(config: &Config, hostname: &str) -> Result<String, OwnedError> {
+    let name =
+        Hostname::parse(hostname).map_err(|source| OwnedError::Name { hostname: hostname.to_owned(), source })?;
+    let (link, mut control, apex) = open(config).await?;
+    let wire_name = name.label_under(&apex).unwrap_or(name);
+    let full = full_name(&wire_name, apex.as_str());
+    let hostnames = [wire_name.as_str()].into_iter().collect();
+    let answer = control.ask(FIRST_ID, Request::Release { hostnames }).await?;
+    let refusal = match &answer {
+        Reply::Outcomes { outcomes } => match outcomes.first() {
+            Some(None) => None,
+            Some(Some(code)) => Some(ControlError::Refused(*code)),
+            None => Some(ControlError::Kind),
+        },
+        Reply::Refused { code } => Some(ControlError::Refused(*code)),
+        other => Some(unexpected(other)),
+    };
+    if let Some(source) = refusal {
+        return Err(OwnedError::NotReleased { hostname: full, source });
+    }
+    link.close().await;
+    let used = config.tunnels.iter().filter_map(|tunnel| tunnel.hostname.as_ref());
+    let hint = if used.map(|used| full_name(used, apex.as_str())).any(|used| used == full) {
+        "; remove it from the configuration, or its tunnel is refused at the next start"
+    } else {
+        ""
+    };
+    Ok(format!("released {full}{hint}"))
+}
+
+/// A link that publishes nothing, with the apex that the node tells.
+async fn open(config: &Config) -> Result<(Link, Control, Hostname), OwnedError> {
+    if config.certificate.is_empty() || config.private_key.0.is_empty() {
+        return Err(OwnedError::NotRegistered);
+    }
+    let key = Key::from_pem(&config.private_key.0)?;
+    let certificate = Certificate::from_pem(&config.certificate, &key).map_err(|_| OwnedError::NotRegistered)?;
+    let tls = config.trust.client_config(ALPN_LINK, Some((&certificate, &key)))?;
+    let link = Link::dial(&config.apex, &tls).await?;
+    let mut control = Control::open(&link.connection).await?;
+    let apex = match control.greet(random_u64()).await? {
+        Reply::Welcome { registered: true, apex, .. } => Hostname::parse(apex).map_err(|_| ControlError::Kind)?,
+        Reply::Welcome { registered: false, .. } => return Err(OwnedError::NotRegistered),
+        Reply::Refused { code } => return Err(ControlError::Refused(code).into()),
+        other => return Err(unexpected(&other).into()),
+    };
+    Ok((link, control, apex))
+}
+
+fn line(config: &Config, apex: &Hostname, name: &str) -> String {
+    let full = if name.contains('.') { name.to_owned() } else { format!("{name}.{apex}") };
+    let leads_there = |tunnel: &&crate::config::Tunnel| {
+        tunnel.hostname.as_ref().is_some_and(|hostname| full_name(hostname, apex.as_str()) == full)
+    };
+    match config.tunnels.iter().find(leads_there) {
+        Some(tunnel) => format!("{full} -> {}", tunnel.target),
+        None => format!("{full} (unused)"),
+    }
+}
+
+fn unexpected(_reply: &Reply<'_>) -> ControlError {
+    ControlError::Kind
+}
+
+/// The greeting has number 1.
+const FIRST_ID: u32 = 2;

@@ -1,0 +1,457 @@
+//! The control stream of a link as a state machine. PURE: replies go in, actions come out. Driven by `tunnel`.
+//!
+//! ```text
+//! Greeting → (Proving → Registering → Saving)? → (Listing → Claiming → Saving)? → Serving
+//! ```
+//! Whatever a node gives is saved before the next step builds on it, so a crash never leaves a name without an owner.
+//! After every input the driver drains [`Session::poll`].
+
+use crate::config::Host;
+use specter_wire::{
+    error::ErrorCode,
+    limits::{BATCH, WORK_BITS_MAX},
+    link::{Carries, NodeFrame, Reply},
+    name::Hostname,
+};
+use std::collections::{BTreeSet, VecDeque};
+
+mod message;
+
+pub(crate) use message::{AGENT, Message};
+
+/// One link's control stream.
+#[derive(Debug)]
+pub(crate) struct Session {
+    instance: u64,
+    renew_due: bool,
+    tunnels: Vec<Entry>,
+    state: State,
+    gateway: Option<Gateway>,
+    last_id: u32,
+    /// Requests under way, in the order in which their answers come.
+    pending: VecDeque<(u32, Pending)>,
+    actions: VecDeque<Action>,
+}
+
+/// What a session needs to know of a tunnel.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) hostname: Option<Hostname>,
+    pub(crate) carries: Carries,
+    pub(crate) host: Host,
+    pub(crate) header_timeout_ms: u32,
+}
+
+/// What the driver is to do.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Action {
+    /// Encode under this number with [`Session::encode`], and send.
+    Send(u32, Message),
+    /// Find a proof of work and sign, then call [`Session::proven`].
+    Prove { bits: u8 },
+    /// Store a certificate, then call [`Session::saved`].
+    SaveCertificate(String),
+    /// Store hostnames, then call [`Session::saved`].
+    SaveHostnames(Vec<(usize, Hostname)>),
+    /// Tell the user that a tunnel is served.
+    Published(usize),
+    /// Tell the user that a tunnel is not served.
+    Refused { tunnel: usize, code: ErrorCode, named: bool },
+    /// Tell the log that the certificate was not renewed.
+    NotRenewed(ErrorCode),
+    /// Call [`Session::retry`] after a while.
+    RetryLater,
+    /// Open another link; streams on this one may still end.
+    Drain,
+}
+
+/// How visitors reach the node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Gateway {
+    pub(crate) apex: Hostname,
+    pub(crate) port: u16,
+}
+
+/// A reply that the protocol does not allow, or a refusal without which nothing goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    #[error("the node sent an answer that the protocol does not allow here: {0}")]
+    Violation(&'static str),
+    #[error(
+        "the node asks for a proof of work of {0} bits, and more than {WORK_BITS_MAX} are not worth the power: ask its operator"
+    )]
+    TooMuchWork(u8),
+    #[error("the node refused the registration: {0}")]
+    NotRegistered(ErrorCode),
+    #[error("the node refused to list the hostnames of this client: {0}")]
+    NotListed(ErrorCode),
+    #[error("the node refused the greeting: {0}")]
+    NotGreeted(ErrorCode),
+}
+
+#[derive(Debug)]
+struct Entry {
+    spec: Spec,
+    stage: Stage,
+}
+
+/// How far a tunnel is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// To be named or published at the next occasion.
+    Waiting,
+    /// Asked for.
+    Asked,
+    Published,
+    /// Failed in a way that time may mend.
+    Retry,
+    /// Failed for good.
+    Refused,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+enum State {
+    Greeting,
+    Proving,
+    Registering,
+    Renewing,
+    /// A certificate was given and is not stored yet.
+    SavingCertificate,
+    Listing {
+        free: Vec<Hostname>,
+    },
+    Claiming {
+        outstanding: usize,
+        given: Vec<(usize, Hostname)>,
+    },
+    /// Names were given and are not stored yet.
+    SavingHostnames,
+    Serving,
+}
+
+/// What a request under way was for.
+#[derive(Clone, PartialEq, Debug)]
+enum Pending {
+    Hello,
+    Register,
+    Renew,
+    Hostnames,
+    Claim,
+    Publish(Vec<usize>),
+}
+
+impl Session {
+    /// Starts with the greeting. `instance` is drawn once per run of the program.
+    pub(crate) fn new(instance: u64, renew_due: bool, specs: Vec<Spec>) -> Self {
+        let tunnels = specs.into_iter().map(|spec| Entry { spec, stage: Stage::Waiting }).collect();
+        let mut session = Self {
+            instance,
+            renew_due,
+            tunnels,
+            state: State::Greeting,
+            gateway: None,
+            last_id: 0,
+            pending: VecDeque::new(),
+            actions: VecDeque::new(),
+        };
+        session.ask(Message::Hello, Pending::Hello);
+        session
+    }
+
+    /// The next thing to do, until None.
+    pub(crate) fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Takes a frame from the node.
+    pub(crate) fn received(&mut self, frame: &NodeFrame<'_>) -> Result<(), SessionError> {
+        match (frame.id, &frame.reply) {
+            (0, Reply::Ping { nonce }) => {
+                self.send(Message::Pong { nonce: *nonce });
+                Ok(())
+            }
+            (0, Reply::Draining) => {
+                self.actions.push_back(Action::Drain);
+                Ok(())
+            }
+            (id, reply) => match self.pending.pop_front() {
+                Some((asked, pending)) if asked == id => self.answered(pending, reply),
+                Some(_) | None => Err(SessionError::Violation("it answers no request")),
+            },
+        }
+    }
+
+    /// Takes the proof that [`Action::Prove`] asked for.
+    pub(crate) fn proven(&mut self, public_key: [u8; 32], signature: [u8; 64], counter: u64) {
+        debug_assert_eq!(self.state, State::Proving);
+        self.state = State::Registering;
+        self.ask(Message::Register { public_key, signature, counter }, Pending::Register);
+    }
+
+    /// Goes on after what was to be saved is.
+    pub(crate) fn saved(&mut self) {
+        match self.state {
+            State::SavingCertificate => self.name(),
+            State::SavingHostnames => self.publish(),
+            // A renewal while serving holds nothing up.
+            State::Greeting
+            | State::Proving
+            | State::Registering
+            | State::Renewing
+            | State::Listing { .. }
+            | State::Claiming { .. }
+            | State::Serving => {}
+        }
+    }
+
+    /// Asks again for what failed in a way that time may mend.
+    pub(crate) fn retry(&mut self) {
+        for entry in &mut self.tunnels {
+            if entry.stage == Stage::Retry {
+                entry.stage = Stage::Waiting;
+            }
+        }
+        if self.state == State::Serving {
+            self.name();
+        }
+    }
+
+    /// Asks for a new certificate on a link that serves.
+    pub(crate) fn renew(&mut self) {
+        if self.state == State::Serving {
+            self.ask(Message::Renew, Pending::Renew);
+        }
+    }
+
+    /// Whether an answer is owed.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Takes a number for a request that this machine does not know.
+    pub(crate) fn next_id(&mut self) -> u32 {
+        // 0 is the node's. A link would have to live for decades to come round.
+        self.last_id = self.last_id.wrapping_add(1).max(1);
+        self.last_id
+    }
+
+    /// The gateway, known from the greeting on.
+    pub(crate) fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.as_ref()
+    }
+
+    /// A tunnel's name as messages carry it: the label of a name directly under the apex, else the whole.
+    pub(crate) fn wire_name(&self, tunnel: usize) -> Option<Hostname> {
+        let hostname = self.tunnels.get(tunnel)?.spec.hostname.as_ref()?;
+        let label = self.gateway.as_ref().and_then(|gateway| hostname.label_under(&gateway.apex));
+        Some(label.unwrap_or_else(|| hostname.clone()))
+    }
+
+    fn answered(&mut self, pending: Pending, reply: &Reply<'_>) -> Result<(), SessionError> {
+        match (pending, reply) {
+            (Pending::Hello, Reply::Welcome { registered, work_bits, apex, port }) => {
+                self.greeted(*registered, *work_bits, apex, *port)
+            }
+            (Pending::Hello, Reply::Refused { code }) => Err(SessionError::NotGreeted(*code)),
+            (Pending::Register, Reply::Refused { code }) => Err(SessionError::NotRegistered(*code)),
+            (Pending::Hostnames, Reply::Refused { code }) => Err(SessionError::NotListed(*code)),
+            (Pending::Register | Pending::Renew, Reply::Certificate { pem }) => {
+                if self.state != State::Serving {
+                    self.state = State::SavingCertificate;
+                }
+                self.actions.push_back(Action::SaveCertificate((*pem).to_owned()));
+                Ok(())
+            }
+            (Pending::Renew, Reply::Refused { code }) => {
+                self.actions.push_back(Action::NotRenewed(*code));
+                if self.state == State::Renewing {
+                    self.name();
+                }
+                Ok(())
+            }
+            (Pending::Hostnames, Reply::Hostnames { names, more }) => self.listed(names, *more),
+            (Pending::Claim, Reply::Hostnames { names, .. }) => self.claimed(Ok(names)),
+            (Pending::Claim, Reply::Refused { code }) => self.claimed(Err(*code)),
+            (Pending::Publish(tunnels), Reply::Outcomes { outcomes }) if outcomes.len() == tunnels.len() => {
+                for (tunnel, outcome) in tunnels.into_iter().zip(outcomes) {
+                    self.published(tunnel, *outcome);
+                }
+                Ok(())
+            }
+            (Pending::Publish(tunnels), Reply::Refused { code }) => {
+                for tunnel in tunnels {
+                    self.published(tunnel, Some(*code));
+                }
+                Ok(())
+            }
+            (_, _) => Err(SessionError::Violation("it is of another kind than what was asked")),
+        }
+    }
+
+    fn greeted(&mut self, registered: bool, work_bits: u8, apex: &str, port: u16) -> Result<(), SessionError> {
+        let apex = Hostname::parse(apex).map_err(|_| SessionError::Violation("its apex is no hostname"))?;
+        self.gateway = Some(Gateway { apex, port });
+        if registered {
+            if self.renew_due {
+                self.state = State::Renewing;
+                self.ask(Message::Renew, Pending::Renew);
+            } else {
+                self.name();
+            }
+            return Ok(());
+        }
+        if work_bits > WORK_BITS_MAX {
+            return Err(SessionError::TooMuchWork(work_bits));
+        }
+        self.state = State::Proving;
+        self.actions.push_back(Action::Prove { bits: work_bits });
+        Ok(())
+    }
+
+    /// Looks for names for the tunnels that have none, or goes on to publishing.
+    fn name(&mut self) {
+        if self.nameless().is_empty() {
+            self.publish();
+        } else {
+            self.state = State::Listing { free: Vec::new() };
+            self.ask(Message::Hostnames { after: String::new() }, Pending::Hostnames);
+        }
+    }
+
+    /// Takes a page of owned names. Custom domains are never given away by themselves: only labels are free.
+    fn listed(&mut self, names: &[&str], more: bool) -> Result<(), SessionError> {
+        let State::Listing { mut free } = std::mem::replace(&mut self.state, State::Serving) else {
+            return Err(SessionError::Violation("it lists hostnames unasked"));
+        };
+        let used: BTreeSet<Hostname> = (0..self.tunnels.len()).filter_map(|index| self.wire_name(index)).collect();
+        for name in parse_all(names)? {
+            if name.is_label() && !used.contains(&name) {
+                free.push(name);
+            }
+        }
+        let nameless = self.nameless();
+        if let (true, Some(last)) = (more && free.len() < nameless.len(), names.last()) {
+            self.ask(Message::Hostnames { after: (*last).to_owned() }, Pending::Hostnames);
+            self.state = State::Listing { free };
+            return Ok(());
+        }
+        let given: Vec<(usize, Hostname)> = nameless.iter().copied().zip(free).collect();
+        let mut outstanding = 0;
+        for batch in nameless[given.len()..].chunks(BATCH) {
+            // At most BATCH, which fits.
+            self.ask(Message::Claim { count: batch.len() as u8 }, Pending::Claim);
+            outstanding += 1;
+        }
+        self.state = State::Claiming { outstanding, given };
+        if outstanding == 0 {
+            self.named();
+        }
+        Ok(())
+    }
+
+    fn claimed(&mut self, answer: Result<&[&str], ErrorCode>) -> Result<(), SessionError> {
+        let State::Claiming { mut outstanding, mut given } = std::mem::replace(&mut self.state, State::Serving) else {
+            return Err(SessionError::Violation("it gives hostnames unasked"));
+        };
+        outstanding -= 1;
+        let taken: BTreeSet<usize> = given.iter().map(|(index, _)| *index).collect();
+        let nameless = self.nameless().into_iter().filter(|index| !taken.contains(index));
+        match answer {
+            Ok(names) => given.extend(nameless.zip(parse_all(names)?)),
+            // The last ones go without: which, does not matter.
+            Err(code) => {
+                for index in nameless.rev().take(BATCH).collect::<Vec<_>>() {
+                    self.published(index, Some(code));
+                }
+            }
+        }
+        self.state = State::Claiming { outstanding, given };
+        if outstanding == 0 {
+            self.named();
+        }
+        Ok(())
+    }
+
+    /// Has the new names stored, and publishes when that is done.
+    fn named(&mut self) {
+        let State::Claiming { given, .. } = std::mem::replace(&mut self.state, State::SavingHostnames) else {
+            return;
+        };
+        for (index, hostname) in &given {
+            if let Some(entry) = self.tunnels.get_mut(*index) {
+                entry.spec.hostname = Some(hostname.clone());
+            }
+        }
+        for index in self.nameless() {
+            // The node gave fewer than asked and said nothing.
+            self.published(index, Some(ErrorCode::Internal));
+        }
+        if given.is_empty() {
+            self.publish();
+        } else {
+            self.actions.push_back(Action::SaveHostnames(given));
+        }
+    }
+
+    /// Publishes what waits, without waiting between batches.
+    fn publish(&mut self) {
+        self.state = State::Serving;
+        let waiting = |(index, entry): (usize, &Entry)| {
+            (entry.stage == Stage::Waiting && entry.spec.hostname.is_some()).then_some(index)
+        };
+        let waiting: Vec<usize> = self.tunnels.iter().enumerate().filter_map(waiting).collect();
+        for batch in waiting.chunks(BATCH) {
+            for index in batch {
+                self.set_stage(*index, Stage::Asked);
+            }
+            self.ask(Message::Publish { tunnels: batch.to_vec() }, Pending::Publish(batch.to_vec()));
+        }
+    }
+
+    fn published(&mut self, tunnel: usize, outcome: Option<ErrorCode>) {
+        let Some(code) = outcome else {
+            self.set_stage(tunnel, Stage::Published);
+            self.actions.push_back(Action::Published(tunnel));
+            return;
+        };
+        let named = self.tunnels.get(tunnel).is_some_and(|entry| entry.spec.hostname.is_some());
+        self.actions.push_back(Action::Refused { tunnel, code, named });
+        if code.retry() {
+            self.set_stage(tunnel, Stage::Retry);
+            if !self.actions.contains(&Action::RetryLater) {
+                self.actions.push_back(Action::RetryLater);
+            }
+        } else {
+            self.set_stage(tunnel, Stage::Refused);
+        }
+    }
+
+    fn nameless(&self) -> Vec<usize> {
+        let nameless = |(index, entry): (usize, &Entry)| {
+            (entry.stage == Stage::Waiting && entry.spec.hostname.is_none()).then_some(index)
+        };
+        self.tunnels.iter().enumerate().filter_map(nameless).collect()
+    }
+
+    fn set_stage(&mut self, tunnel: usize, stage: Stage) {
+        if let Some(entry) = self.tunnels.get_mut(tunnel) {
+            entry.stage = stage;
+        }
+    }
+
+    fn ask(&mut self, message: Message, pending: Pending) {
+        let id = self.send(message);
+        self.pending.push_back((id, pending));
+    }
+
+    fn send(&mut self, message: Message) -> u32 {
+        let id = self.next_id();
+        self.actions.push_back(Action::Send(id, message));
+        id
+    }
+}
+
+fn parse_all(names: &[&str]) -> Result<Vec<Hostname>, SessionError> {
+    let parse = |name: &&str| Hostname::parse(name).map_err(|_| SessionError::Violation("it holds no hostname"));
+    names.iter().map(parse).collect()
+}
