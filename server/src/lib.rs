@@ -8,12 +8,14 @@
 //! | 3 | [`link`] | clients' connections |
 //! | 4 | [`route`] | who owns a name, and a stream to its target |
 //! | 5 | [`gateway`] [`acme`] | visitors; the certificates they are shown |
-//! | 6 | [`run`] | builds a node of all this |
+//! | 6 | [`run`] [`serve`] [`dev`] [`args`] | builds a node of all this, and runs it for a command |
 //!
 //! A module imports lower layers and itself only.
 
 pub mod acme;
+pub mod args;
 pub mod config;
+pub mod dev;
 pub mod gateway;
 pub mod identity;
 pub mod link;
@@ -21,6 +23,7 @@ pub mod node;
 pub mod private;
 pub mod route;
 pub mod run;
+pub mod serve;
 pub mod shutdown;
 pub mod storage;
 pub mod transport;

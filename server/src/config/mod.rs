@@ -51,7 +51,7 @@ pub struct Config {
 pub struct Advertise {
     /// A name or an IP address, without brackets.
     pub host: String,
-    /// The port.
+    /// The port; 0 means the TCP port that was drawn.
     pub port: u16,
 }
 
