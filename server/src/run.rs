@@ -28,7 +28,8 @@ pub struct Running {
     pub udp: Vec<SocketAddr>,
     /// Where plain HTTP is accepted.
     pub http: Vec<SocketAddr>,
-    shutdown: Shutdown,
+    visitors: Shutdown,
+    links: Shutdown,
     node: Node,
 }
 
@@ -58,6 +59,9 @@ pub enum StartError {
 /// Visitors' requests and streams in progress get this long to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Links have nothing left to finish when the visitors are gone: time to tell the clients.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// When port 0 was asked, the port drawn for TCP may be taken for UDP: how often another is drawn.
 const DRAWS: usize = 16;
 
@@ -65,7 +69,7 @@ const DRAWS: usize = 16;
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running.
-pub async fn start(config: Config, credentials: Credentials, shutdown: Shutdown) -> Result<Running, StartError> {
+pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown) -> Result<Running, StartError> {
     let (tcp, udp) = bind(&config.listen_tcp, &config.listen_udp)?;
     let http =
         config.listen_http.iter().map(|address| endpoint::listen_tcp(*address)).collect::<Result<Vec<_>, _>>()?;
@@ -82,35 +86,38 @@ pub async fn start(config: Config, credentials: Credentials, shutdown: Shutdown)
         Arc::new(Certificates::load(&config.certificates, credentials.gateway_ca.clone(), config.apexes.clone())?);
     let node = Node::open(&config.data_dir)?;
     let registry = Arc::new(Registry::default());
+    let link_tasks = Shutdown::new();
     let links = Arc::new(Links::new(
         Arc::new(Names::new(node.handle())),
         registry.clone(),
         credentials.client_ca.clone(),
         (config.apexes[0].clone(), port),
         config.work_bits,
-        shutdown.clone(),
+        link_tasks.clone(),
     ));
     let tls = link_tls(&credentials, certificates.clone())?;
     for socket in udp {
-        shutdown.spawn(links.clone().accept(endpoint::serve(socket, tls.clone())?));
+        link_tasks.spawn(links.clone().accept(endpoint::serve(socket, tls.clone())?));
     }
     let router = Arc::new(Router::new(registry, node.handle()));
-    let gateway = Gateway::new(router, certificates, config.apexes, port, shutdown.clone());
+    let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());
     for listener in tcp {
         gateway.serve_tls(listener)?;
     }
     for listener in http {
         gateway.serve_plain(listener)?;
     }
-    Ok(Running { tcp: tcp_addresses, udp: udp_addresses, http: http_addresses, shutdown, node })
+    Ok(Running { tcp: tcp_addresses, udp: udp_addresses, http: http_addresses, visitors, links: link_tasks, node })
 }
 
 impl Running {
-    /// Stops accepting, lets what is in progress end within [`DRAIN`], and closes the store.
+    /// Accepts no more visitors, lets those in progress end within [`DRAIN`], then closes links and store.
     pub async fn stop(self) {
-        if !self.shutdown.finish(DRAIN).await {
-            tracing::info!(tasks = self.shutdown.running(), "streams in progress were cut off");
+        let dropped = self.visitors.finish(DRAIN).await;
+        if dropped > 0 {
+            tracing::info!(dropped, "streams in progress were cut off");
         }
+        self.links.finish(FAREWELL).await;
         self.node.stop().await;
     }
 }
