@@ -109,12 +109,11 @@ async fn stop(
     let orderly = async {
         beside.await;
         running.stop().await;
-        shutdown.finish(STOP).await
     };
     tokio::select! {
         ended = tokio::time::timeout(STOP, orderly) => match ended {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(ServeError::Late { tasks: shutdown.running() }),
+            Ok(()) => Ok(()),
+            Err(_) => Err(ServeError::Late { tasks: shutdown.running() }),
         },
         () = signals.next() => {
             warn!("ended by a second signal");

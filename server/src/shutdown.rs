@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Spawns tasks, tells them to stop, and waits for them. Clones share the same tasks.
+/// Spawns tasks, tells them to stop, waits for them, and drops those that stay. Clones share the same tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     tasks: TaskTracker,
     stopping: CancellationToken,
+    dropping: CancellationToken,
 }
 
 impl Shutdown {
@@ -18,13 +18,16 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Runs a task that will be waited for. It must end soon after [`Shutdown::stopping`] does.
-    pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    /// Runs a task that will be waited for. It should end soon after [`Shutdown::stopping`] does; if it has not by the
+    /// time given to [`Shutdown::finish`], it is dropped where it waits.
+    pub fn spawn<F>(&self, task: F)
     where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
     {
-        self.tasks.spawn(task)
+        let dropping = self.dropping.clone();
+        self.tasks.spawn(async move {
+            dropping.run_until_cancelled(task).await;
+        });
     }
 
     /// Ends when the program is asked to stop.
@@ -56,10 +59,17 @@ impl Shutdown {
         self.tasks.close();
     }
 
-    /// Asks all tasks to stop and waits for them, at most for `patience`; tells whether all have ended.
-    pub async fn finish(&self, patience: Duration) -> bool {
+    /// Asks all tasks to stop, waits for them at most for `patience`, then drops the rest; tells how many that were.
+    pub async fn finish(&self, patience: Duration) -> usize {
         self.stop();
-        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_ok() {
+            return 0;
+        }
+        let dropped = self.tasks.len();
+        self.dropping.cancel();
+        // Each task that waits for anything ends here; one that never waits would block its thread in any case.
+        self.tasks.wait().await;
+        dropped
     }
 }
 
@@ -68,16 +78,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn finish_waits_for_every_task_and_tells_when_one_stays() {
+    async fn finish_waits_for_every_task_and_drops_one_that_stays() {
         let shutdown = Shutdown::new();
         let inner = shutdown.clone();
-        let task = shutdown.spawn(async move { inner.stopping().await });
-        assert!(shutdown.finish(Duration::from_secs(5)).await);
-        task.await.unwrap();
+        shutdown.spawn(async move { inner.stopping().await });
+        assert_eq!(shutdown.finish(Duration::from_secs(5)).await, 0);
 
         let shutdown = Shutdown::new();
-        shutdown.spawn(std::future::pending::<()>());
-        assert!(!shutdown.finish(Duration::from_millis(1)).await);
-        assert_eq!(shutdown.running(), 1);
+        let (kept, mut dropped) = tokio::sync::oneshot::channel::<()>();
+        shutdown.spawn(async move {
+            let _kept = kept;
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(shutdown.finish(Duration::from_millis(1)).await, 1);
+        assert_eq!(shutdown.running(), 0);
+        dropped.try_recv().unwrap_err();
     }
 }

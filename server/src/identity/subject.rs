@@ -32,13 +32,17 @@ impl fmt::Debug for ClusterId {
 
 /// The client that a verified certificate belongs to: SHA-256 of its Ed25519 key. `None` for a key of another kind.
 pub fn client_id_of(certificate: &CertificateDer<'_>) -> Option<ClientId> {
+    public_key_of(certificate).as_ref().map(client_id_of_key)
+}
+
+/// The raw Ed25519 key of a certificate. `None` for a key of another kind.
+pub fn public_key_of(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let key = &certificate.tbs_certificate.subject_pki;
     if key.algorithm.algorithm != x509_parser::oid_registry::OID_SIG_ED25519 {
         return None;
     }
-    let public_key: &[u8; 32] = key.subject_public_key.data.as_ref().try_into().ok()?;
-    Some(client_id_of_key(public_key))
+    key.subject_public_key.data.as_ref().try_into().ok()
 }
 
 /// The client that a raw Ed25519 public key belongs to.
