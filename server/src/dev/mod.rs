@@ -178,10 +178,11 @@ fn loopback(port: u16, flag: &'static str, transport: Transport) -> Result<Vec<S
     }
 }
 
-/// Refuses what cannot stand in the client's configuration; the client judges the rest.
+/// Refuses what is no target at all or cannot stand in the client's configuration; the client judges the rest.
 fn check_target(target: &str) -> Result<(), DevError> {
     let clean = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
-    if clean && target.contains("://") { Ok(()) } else { Err(DevError::Target(target.to_owned())) }
+    let known = ["tcp://", "http://", "https://", "unix://"].iter().any(|scheme| target.starts_with(scheme));
+    if clean && known { Ok(()) } else { Err(DevError::Target(target.to_owned())) }
 }
 
 /// Resolves to loopback in browsers and curl (RFC 6761 §6.3).

@@ -14,7 +14,7 @@ fn a_port_in_use_is_told_with_its_number_and_flag() {
 
 #[test]
 fn what_is_no_target_is_refused_before_anything_starts() {
-    for target in ["5173", "", "http://a b", "http://a\"b", "http://a\nb", "http://ü"] {
+    for target in ["5173", "", "gopher://x", "http://a b", "http://a\"b", "http://a\nb", "http://ü"] {
         assert!(matches!(check_target(target), Err(DevError::Target(_))), "{target}");
     }
     check_target("unix:///run/app.sock").unwrap();
