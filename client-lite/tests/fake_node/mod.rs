@@ -21,11 +21,11 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 
 /// Longest that any test waits for anything.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What a client did.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Seen {
+pub(crate) enum Seen {
     Hello { certificate: bool, instance: u64 },
     Registered,
     Renewed,
@@ -37,14 +37,14 @@ pub enum Seen {
 
 /// How the node behaves.
 #[derive(Clone, Default)]
-pub struct Behaviour {
-    pub work_bits: u8,
+pub(crate) struct Behaviour {
+    pub(crate) work_bits: u8,
     /// Hostnames that are refused when published, and why.
-    pub refuse: BTreeMap<String, ErrorCode>,
+    pub(crate) refuse: BTreeMap<String, ErrorCode>,
     /// Whether certificates are old when they are given.
-    pub old_certificates: bool,
+    pub(crate) old_certificates: bool,
     /// Whether certificates of clients are taken at all.
-    pub distrust_clients: bool,
+    pub(crate) distrust_clients: bool,
 }
 
 #[derive(Default)]
@@ -54,9 +54,9 @@ struct State {
     claimed: usize,
 }
 
-pub struct FakeNode {
-    pub port: u16,
-    pub ca_pem: String,
+pub(crate) struct FakeNode {
+    pub(crate) port: u16,
+    pub(crate) ca_pem: String,
     endpoint: Endpoint,
     config: quinn::ServerConfig,
     state: Arc<Mutex<State>>,
@@ -65,15 +65,15 @@ pub struct FakeNode {
 }
 
 /// The certificates of a cluster.
-pub struct Authority {
-    pub ca_pem: String,
+pub(crate) struct Authority {
+    pub(crate) ca_pem: String,
     ca: Issuer<'static, KeyPair>,
     client_ca: Issuer<'static, KeyPair>,
     client_ca_der: CertificateDer<'static>,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let make = || {
             let mut params = CertificateParams::default();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -87,7 +87,7 @@ impl Authority {
     }
 
     /// A server certificate for names, with its key.
-    pub fn server(&self, names: &[&str]) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub(crate) fn server(&self, names: &[&str]) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.ca).unwrap();
@@ -113,7 +113,7 @@ impl Authority {
 }
 
 impl FakeNode {
-    pub async fn start(behaviour: Behaviour) -> Self {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
         let authority = Arc::new(Authority::new());
 
         let (certificate, key) = authority.server(&["localhost"]);
@@ -157,33 +157,33 @@ impl FakeNode {
     }
 
     /// Takes no links until [`FakeNode::come_back`]. Those that are open go on.
-    pub fn go_away(&self) {
+    pub(crate) fn go_away(&self) {
         self.endpoint.set_server_config(None);
     }
 
-    pub fn come_back(&self) {
+    pub(crate) fn come_back(&self) {
         self.endpoint.set_server_config(Some(self.config.clone()));
     }
 
-    pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+    pub(crate) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.state.lock().unwrap().behaviour);
     }
 
-    pub fn own(&self, hostnames: &[&str]) {
+    pub(crate) fn own(&self, hostnames: &[&str]) {
         self.state.lock().unwrap().owned.extend(hostnames.iter().map(|name| (*name).to_owned()));
     }
 
-    pub fn owned(&self) -> Vec<String> {
+    pub(crate) fn owned(&self) -> Vec<String> {
         self.state.lock().unwrap().owned.clone()
     }
 
     /// The next thing a client does.
-    pub async fn seen(&mut self) -> Seen {
+    pub(crate) async fn seen(&mut self) -> Seen {
         timeout(DEADLINE, self.seen.recv()).await.expect("the client does something in time").unwrap()
     }
 
     /// What clients do up to and including the first that `last` picks.
-    pub async fn seen_until(&mut self, last: impl Fn(&Seen) -> bool) -> Vec<Seen> {
+    pub(crate) async fn seen_until(&mut self, last: impl Fn(&Seen) -> bool) -> Vec<Seen> {
         let mut all = Vec::new();
         loop {
             all.push(self.seen().await);
@@ -194,13 +194,18 @@ impl FakeNode {
     }
 
     /// The next connection that a client opens.
-    pub async fn connection(&mut self) -> Connection {
+    pub(crate) async fn connection(&mut self) -> Connection {
         timeout(DEADLINE, self.connections.recv()).await.expect("a connection in time").unwrap()
     }
 }
 
 /// Opens a visitor's stream with its first bytes.
-pub async fn open(connection: &Connection, hostname: &str, kind: StreamKind, first: &[u8]) -> (SendStream, RecvStream) {
+pub(crate) async fn open(
+    connection: &Connection,
+    hostname: &str,
+    kind: StreamKind,
+    first: &[u8],
+) -> (SendStream, RecvStream) {
     let visitor = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 7), 4711)).into();
     let mut buffer = [0; 512];
     let header = codec::encode(&StreamHeader { kind, hostname, visitor }, &mut buffer).unwrap();
