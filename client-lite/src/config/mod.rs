@@ -2,6 +2,8 @@
 //! tunnel, from the command line.
 
 pub(crate) mod raw;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     target::{Authority, Target, TargetError},
@@ -181,9 +183,9 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn config(&self, raw: RawConfig) -> Result<Config, ConfigError> {
         let version = raw.version.ok_or_else(|| self.absent(1, "version", "write `version: 2`"))?;
-        if version.value != VERSION {
+        if version.value.0 != VERSION {
             let reason = "is a version this program does not know: write 2";
-            return Err(self.value(version.line, "version", version.value, reason));
+            return Err(self.value(version.line, "version", version.value.0, reason));
         }
         let apex = raw.apex.ok_or_else(|| self.absent(version.line, "apex", "write `apex: example.com:443`"))?;
         let trust = self.trust(raw.ca_file, raw.pinned_key)?;
@@ -234,12 +236,13 @@ impl Checker<'_> {
         let text = raw.target.ok_or_else(|| self.absent(line, "target", "each tunnel needs one"))?;
         let bad_target = |error: TargetError| self.value(text.line, "target", &text.value, error);
         let mut target = Target::parse(&text.value).map_err(bad_target)?;
-        if let Some(insecure) = raw.insecure
-            && insecure.value
-        {
-            target = target
-                .without_verification()
-                .map_err(|error| self.value(insecure.line, "insecure", insecure.value, error))?;
+        if let Some(At { value, line }) = raw.insecure {
+            let bad = |reason: &dyn fmt::Display| self.value(line, "insecure", &value.0, reason);
+            target = match value.0.as_str() {
+                "false" => target,
+                "true" => target.without_verification().map_err(|error| bad(&error))?,
+                _ => return Err(bad(&"is neither true nor false")),
+            };
         }
         let mut tunnel = Tunnel::new(target);
         tunnel.hostname = match raw.hostname {
@@ -340,7 +343,7 @@ pub(crate) fn duration_ms(text: &str) -> Option<u32> {
 }
 
 /// The only version of the file there is.
-const VERSION: u64 = 2;
+const VERSION: &str = "2";
 
 const DURATION: &str = "is no duration: write 500ms, 15s or 2m, at most 1h";
 

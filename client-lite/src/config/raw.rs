@@ -11,7 +11,7 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct RawConfig {
-    pub(crate) version: Option<At<u64>>,
+    pub(crate) version: Option<At<Scalar>>,
     pub(crate) apex: Option<At<String>>,
     pub(crate) ca_file: Option<At<String>>,
     pub(crate) pinned_key: Option<At<String>>,
@@ -26,7 +26,7 @@ pub(crate) struct RawConfig {
 pub(crate) struct RawTunnel {
     pub(crate) target: Option<At<String>>,
     pub(crate) hostname: Option<At<String>>,
-    pub(crate) insecure: Option<At<bool>>,
+    pub(crate) insecure: Option<At<Scalar>>,
     #[serde(alias = "proxyHeaderTimeout")]
     pub(crate) header_timeout: Option<At<Scalar>>,
     #[serde(alias = "proxyHeaderMode")]
@@ -66,7 +66,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A text or a number, as its text: `15s` and `15` are both durations.
+/// A text, a number or a truth value as its text, so that the check that follows can tell what it holds: `15s` and `15`
+/// are both durations.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Scalar(pub(crate) String);
 
@@ -78,11 +79,15 @@ impl<'de> Deserialize<'de> for Scalar {
             type Value = Scalar;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of seconds, or a text like 15s")
+                f.write_str("a single value")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
                 Ok(Scalar(text.to_owned()))
+            }
+
+            fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Scalar, E> {
+                Ok(Scalar(truth.to_string()))
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Scalar, E> {
@@ -114,10 +119,22 @@ pub(crate) fn parse(text: &str) -> Result<RawConfig, ParseError> {
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
-        let message = error.without_snippet().to_string();
-        // The location is told in our own words; the parser repeats it at the end of the sentence or behind a line end.
+        let message = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        // The location is told in our own words; the parser repeats it at the end of its sentence.
         let message = message.lines().next().unwrap_or_default();
         let message = message.split(" at line ").next().unwrap_or_default();
-        ParseError { line, message: message.trim_end_matches('.').to_owned() }
+        ParseError { line, message: format!("{}{message}", subject(text, line)) }
     })
+}
+
+/// The key on a line, to begin a message with. Never a value.
+fn subject(text: &str, line: u64) -> String {
+    let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+    let line = text.lines().nth(index).unwrap_or_default();
+    let key = line.trim_start_matches([' ', '-', '{']).split(':').next().unwrap_or_default();
+    if !key.is_empty() && key.len() < line.len() && key.bytes().all(|b| b.is_ascii_alphabetic()) {
+        format!("`{key}`: ")
+    } else {
+        String::new()
+    }
 }

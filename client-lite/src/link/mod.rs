@@ -12,7 +12,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 mod runtime;
 
@@ -24,32 +27,46 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Dials every address of the apex in turn until one answers.
+    /// Dials the addresses of the apex, each a little after the one before; the first that answers is taken.
+    ///
+    /// A machine with a broken IPv6 loses a moment, not a timeout (RFC 8305).
     ///
     /// # Errors
-    /// What the last address failed with.
+    /// The most telling failure: what a node said before what a silence means.
     pub(crate) async fn dial(apex: &Authority, tls: &rustls::ClientConfig) -> Result<Self, LinkError> {
         let addresses = timeout(RESOLVE, resolve(&apex.host, apex.port))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))
             .and_then(|resolved| resolved)
             .map_err(|source| LinkError::Resolve { host: apex.host.clone(), source })?;
-        let mut config =
-            ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls.clone()).map_err(|_| LinkError::Cipher)?));
+        let crypto = QuicClientConfig::try_from(tls.clone()).map_err(|_| LinkError::Cipher)?;
+        let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport()));
-        let mut last = LinkError::Silent { apex: apex.to_string() };
-        for address in addresses {
-            match Self::dial_address(address, &apex.host, config.clone()).await {
-                Ok(link) => return Ok(link),
-                Err(DialError::Timeout) => last = LinkError::Silent { apex: apex.to_string() },
-                Err(DialError::Socket(source)) => last = LinkError::Socket { source },
-                Err(DialError::Connect(source)) => last = LinkError::Name { host: apex.host.clone(), source },
-                // The host answered: another of its addresses would say the same.
-                Err(DialError::Connection(error)) => return Err(LinkError::from_connection(error, apex)),
-            }
-            tracing::debug!(%address, error = %last, "address failed");
+        let mut attempts = JoinSet::new();
+        for (index, address) in (0..).zip(addresses.into_iter().take(ADDRESSES)) {
+            let (host, config) = (apex.host.clone(), config.clone());
+            attempts.spawn(async move {
+                sleep(STAGGER * index).await;
+                (address, Self::dial_address(address, &host, config).await)
+            });
         }
-        Err(last)
+        let mut failure = LinkError::Silent { apex: apex.to_string() };
+        while let Some(attempt) = attempts.join_next().await {
+            // An attempt ends by itself or with this function.
+            let Ok((address, outcome)) = attempt else { continue };
+            let error = match outcome {
+                Ok(link) => return Ok(link),
+                Err(DialError::Connection(error)) => LinkError::from_connection(error, apex),
+                Err(DialError::Timeout) => LinkError::Silent { apex: apex.to_string() },
+                Err(DialError::Socket(source)) => LinkError::Socket { source },
+                Err(DialError::Connect(source)) => LinkError::Name { host: apex.host.clone(), source },
+            };
+            tracing::debug!(%address, %error, "address failed");
+            if let LinkError::Silent { .. } = failure {
+                failure = error;
+            }
+        }
+        Err(failure)
     }
 
     async fn dial_address(address: SocketAddr, host: &str, config: ClientConfig) -> Result<Self, DialError> {
@@ -185,6 +202,11 @@ const NO_APPLICATION_PROTOCOL: u8 = 120;
 const RESOLVE: Duration = Duration::from_secs(5);
 /// A node that is up answers within two round trips; lost datagrams are repeated several times in this span.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried at once.
+const ADDRESSES: usize = 8;
+/// Head start of each address before the next, as RFC 8305 §5 recommends.
+const STAGGER: Duration = Duration::from_millis(250);
+/// Longest wait for the node to acknowledge the end.
 const CLOSE: Duration = Duration::from_secs(1);
 /// Keeps the binding of a NAT, the shortest of which last about 30 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

@@ -5,6 +5,8 @@
 //! anything but the old text with the new values, it is refused and the file stays untouched.
 
 mod document;
+#[cfg(test)]
+mod tests;
 
 use crate::config::raw::{self, At, RawConfig, Secret};
 use document::{Entry, Mapping, Node, Scalar};

@@ -16,6 +16,8 @@ use specter_wire::{
 use std::collections::{BTreeSet, VecDeque};
 
 mod message;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use message::{AGENT, Message};
 

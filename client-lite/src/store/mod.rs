@@ -14,6 +14,8 @@ use std::{
 };
 
 mod permissions;
+#[cfg(test)]
+mod tests;
 
 /// Where what a node gives is kept.
 #[derive(Clone, Debug)]

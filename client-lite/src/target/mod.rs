@@ -11,6 +11,8 @@ use tokio::{
 
 mod local;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use stream::TargetStream;
 

@@ -156,7 +156,7 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    async fn published(&self, index: usize) {
+    async fn published(&mut self, index: usize) {
         let Some((url, target)) = self.names(index) else {
             return;
         };
@@ -164,7 +164,7 @@ impl<'a> Drive<'a> {
         self.client.tell(Event::Published { url, target }).await;
     }
 
-    async fn refused(&self, index: usize, code: ErrorCode, named: bool) {
+    async fn refused(&mut self, index: usize, code: ErrorCode, named: bool) {
         let Some(tunnel) = self.client.config.tunnels.get(index) else {
             return;
         };
