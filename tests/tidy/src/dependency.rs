@@ -1,0 +1,120 @@
+//! Which crate may depend on which, and where a library may be named at all.
+
+use crate::{Tree, Violation};
+
+/// Our own crates that a crate's manifest may name, by the folder of the crate.
+const CRATES: [(&str, &[&str]); 7] = [
+    ("wire", &[]),
+    ("server/dht", &["specter-wire"]),
+    ("client-lite", &["specter-wire"]),
+    ("server", &["specter-wire", "specter-dht", "client-lite"]),
+    ("tests/e2e", &["specter-wire"]),
+    ("tests/bench", &["specter-wire"]),
+    ("tests/tidy", &[]),
+];
+
+const OWN: [&str; 4] = ["specter-wire", "specter-dht", "client-lite", "specter-server"];
+
+/// A library, the folder it is watched in, and the files or folders in it that may name it.
+const LIBRARIES: [(&str, &str, &[&str]); 7] = [
+    ("rusqlite", "server/src/", &["storage/snapshot"]),
+    ("quinn", "server/src/", &["transport", "link", "gateway/listen", "gateway/http3"]),
+    ("hyper", "server/src/", &["gateway", "admin", "dev"]),
+    ("hyper_util", "server/src/", &["gateway", "admin", "dev"]),
+    ("specter_dht", "server/src/", &["node", "admin"]),
+    ("client_lite", "server/src/", &["dev"]),
+    ("hyper", "client-lite/src/", &["api"]),
+];
+
+/// Finds edges between crates that the architecture does not have, and libraries named outside their place.
+pub fn check(tree: &Tree) -> Vec<Violation> {
+    let mut violations = crate_edges(tree);
+    for (library, folder, allowed) in LIBRARIES {
+        for file in tree.rust(folder) {
+            let inside = &file.path[folder.len()..];
+            if allowed.iter().any(|place| is_within(inside, place)) {
+                continue;
+            }
+            if let Some(line) = file.code.lines().position(|line| names(line, library)) {
+                let message = format!("`{library}` is named outside {}", allowed.join(", "));
+                violations.push(Violation { path: file.path.clone(), line: line + 1, message });
+            }
+        }
+    }
+    violations
+}
+
+fn crate_edges(tree: &Tree) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for file in tree.files.iter().filter(|file| file.path.ends_with("/Cargo.toml")) {
+        let folder = file.path.trim_end_matches("/Cargo.toml");
+        let allowed = CRATES.iter().find(|(known, _)| *known == folder).map(|(_, allowed)| *allowed);
+        let mut in_dependencies = false;
+        for (index, line) in file.text.lines().enumerate() {
+            if line.starts_with('[') {
+                in_dependencies = line.contains("dependencies");
+                continue;
+            }
+            let name = line.split(['=', '.', ' ']).next().unwrap_or(line);
+            if !in_dependencies || !OWN.contains(&name) || allowed.is_some_and(|allowed| allowed.contains(&name)) {
+                continue;
+            }
+            let message = format!("`{folder}` may not depend on `{name}`");
+            violations.push(Violation { path: file.path.clone(), line: index + 1, message });
+        }
+    }
+    violations
+}
+
+/// Whether `path` is the module `place`: `place.rs`, or anything below `place/`.
+fn is_within(path: &str, place: &str) -> bool {
+    path.strip_prefix(place).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+}
+
+/// Whether a line of code holds `word` as a whole word that starts a path or is imported.
+fn names(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let is_word = |character: char| character.is_alphanumeric() || character == '_';
+        let before = line[..at].trim_end();
+        let after = &line[at + word.len()..];
+        let whole = !line[..at].chars().next_back().is_some_and(is_word) && !after.chars().next().is_some_and(is_word);
+        whole
+            && !before.ends_with('.')
+            && (after.starts_with("::") || before.ends_with("use") || after.starts_with(" as "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(path: &str, text: &str) -> usize {
+        check(&Tree::of(&[(path, text)])).len()
+    }
+
+    #[test]
+    fn an_edge_the_architecture_lacks_is_caught() {
+        assert_eq!(count("client-lite/Cargo.toml", "[dependencies]\nspecter-server.workspace = true\n"), 1);
+        assert_eq!(count("tests/e2e/Cargo.toml", "[dev-dependencies]\nclient-lite = { path = \"../x\" }\n"), 1);
+        assert_eq!(count("tests/new/Cargo.toml", "[dependencies]\nspecter-wire.workspace = true\n"), 1);
+        assert_eq!(count("server/Cargo.toml", "[dependencies]\nspecter-wire.workspace = true\nclient-lite = {}\n"), 0);
+        assert_eq!(count("client-lite/Cargo.toml", "[[bin]]\nname = \"client-lite\"\n"), 0);
+    }
+
+    #[test]
+    fn a_library_outside_its_place_is_caught() {
+        assert_eq!(count("server/src/route/pick.rs", "use quinn::Connection;"), 1);
+        assert_eq!(count("server/src/node/mod.rs", "fn f(c: &rusqlite::Connection) {}"), 1);
+        assert_eq!(count("server/src/link/mod.rs", "use hyper::Request;"), 1);
+        assert_eq!(count("server/src/run.rs", "use client_lite as client;"), 1);
+        assert_eq!(count("server/src/gateway/listener.rs", "use quinn;"), 1);
+    }
+
+    #[test]
+    fn a_library_in_its_place_is_fine() {
+        assert_eq!(count("server/src/gateway/listen/mod.rs", "use quinn::Endpoint;"), 0);
+        assert_eq!(count("server/src/storage/snapshot.rs", "use rusqlite::Connection;"), 0);
+        assert_eq!(count("server/src/dev/page.rs", "use hyper::Response;"), 0);
+        assert_eq!(count("server/src/route/pick.rs", "// quinn::Connection\nlet a = \"quinn::x\";"), 0);
+    }
+}
