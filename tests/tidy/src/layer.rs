@@ -3,7 +3,8 @@
 use crate::{File, Tree, Violation};
 
 /// The layers from the bottom. A module names lower layers and itself, never its own layer or a higher one.
-pub const LAYERS: [&[&str]; 6] = [
+pub const LAYERS: [&[&str]; 7] = [
+    &["private"],
     &["clock", "config", "identity", "shutdown"],
     &["transport", "storage"],
     &["node"],

@@ -1,11 +1,11 @@
 //! Files that decide: they take `now` as an argument, draw no random numbers and do no IO.
 //!
-//! A file says so in its module doc, on a line that begins with `//! Pure:` and tells what it decides.
+//! A file says so in its module doc by the word `PURE`, and what it takes as an argument instead.
 
 use crate::{Tree, Violation};
 
-/// What a line of module doc must begin with to make a file pure.
-pub const MARKER: &str = "//! Pure:";
+/// The word in the module doc that makes a file pure.
+pub const MARKER: &str = "PURE";
 
 /// Files that must carry the marker if they exist.
 const REQUIRED: [&str; 7] = [
@@ -35,9 +35,9 @@ const FORBIDDEN: [&str; 9] = [
 pub fn check(tree: &Tree) -> Vec<Violation> {
     let mut violations = Vec::new();
     for file in tree.rust("") {
-        let marked = file.text.lines().any(|line| line.starts_with(MARKER));
+        let marked = file.text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains(MARKER));
         if !marked && REQUIRED.contains(&file.path.as_str()) {
-            let message = format!("this file decides; its module doc needs a line `{MARKER} …` that says what");
+            let message = format!("this file decides; its module doc needs the word `{MARKER}`");
             violations.push(Violation { path: file.path.clone(), line: 1, message });
         }
         if !marked {
@@ -61,7 +61,7 @@ mod tests {
     fn io_and_clocks_in_a_pure_file_are_caught() {
         for planted in ["use tokio::net;", "let now = Instant::now();", "SystemTime::now()", "rand::random()"] {
             let text = format!(
-                "//! Backoff.\n//! Pure: the next wait.\n{planted}\n#[cfg(test)]\nmod tests {{\n use tokio;\n}}\n"
+                "//! Waits.\n//! PURE: now is an argument.\n{planted}\n#[cfg(test)]\nmod tests {{\n use tokio;\n}}\n"
             );
             let violations = check(&Tree::of(&[("client-lite/src/backoff.rs", &text)]));
             assert_eq!(violations.len(), 1, "{planted}: {violations:?}");
