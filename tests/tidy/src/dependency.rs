@@ -26,9 +26,18 @@ const LIBRARIES: [(&str, &str, &[&str]); 7] = [
     ("hyper", "client-lite/src/", &["api"]),
 ];
 
+/// Crates that never enter the tree, as `.deny.toml` has them with the reasons: `cargo deny` needs a network, this does not.
+const BANNED: [&str; 8] =
+    ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "rustls-pemfile", "serde_yaml", "serde_yml", "eff-wordlist"];
+
+/// Crates that may stand in the lock file twice: those of `.deny.toml`, and `embedded-io`, of which postcard names two
+/// versions as options that nobody switches on.
+const TWICE: [&str; 4] = ["embedded-io", "getrandom", "syn", "windows-sys"];
+
 /// Finds edges between crates that the architecture does not have, and libraries named outside their place.
 pub fn check(tree: &Tree) -> Vec<Violation> {
     let mut violations = crate_edges(tree);
+    violations.extend(locked(tree));
     for (library, folder, allowed) in LIBRARIES {
         for file in tree.rust(folder) {
             let inside = &file.path[folder.len()..];
@@ -61,6 +70,30 @@ fn crate_edges(tree: &Tree) -> Vec<Violation> {
             }
             let message = format!("`{folder}` may not depend on `{name}`");
             violations.push(Violation { path: file.path.clone(), line: index + 1, message });
+        }
+    }
+    violations
+}
+
+/// Finds banned crates and second versions in the lock file.
+fn locked(tree: &Tree) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for file in tree.files.iter().filter(|file| file.path == "Cargo.lock") {
+        let mut before = "";
+        for (index, line) in file.text.lines().enumerate() {
+            let Some(name) = line.strip_prefix("name = \"").and_then(|rest| rest.strip_suffix('"')) else { continue };
+            let refusal = if BANNED.contains(&name) {
+                Some("is banned")
+            } else if name == before && !TWICE.contains(&name) {
+                Some("is in the tree in two versions")
+            } else {
+                None
+            };
+            if let Some(reason) = refusal {
+                let message = format!("`{name}` {reason}: see .deny.toml");
+                violations.push(Violation { path: file.path.clone(), line: index + 1, message });
+            }
+            before = name;
         }
     }
     violations
@@ -99,6 +132,15 @@ mod tests {
         assert_eq!(count("tests/new/Cargo.toml", "[dependencies]\nspecter-wire.workspace = true\n"), 1);
         assert_eq!(count("server/Cargo.toml", "[dependencies]\nspecter-wire.workspace = true\nclient-lite = {}\n"), 0);
         assert_eq!(count("client-lite/Cargo.toml", "[[bin]]\nname = \"client-lite\"\n"), 0);
+    }
+
+    #[test]
+    fn a_banned_crate_and_a_second_version_are_caught() {
+        let lock =
+            |names: &[&str]| names.iter().map(|name| format!("[[package]]\nname = \"{name}\"\n\n")).collect::<String>();
+        assert_eq!(count("Cargo.lock", &lock(&["openssl", "serde"])), 1);
+        assert_eq!(count("Cargo.lock", &lock(&["serde", "serde", "syn", "syn"])), 1);
+        assert_eq!(count("Cargo.lock", &lock(&["serde", "serde_derive"])), 0);
     }
 
     #[test]

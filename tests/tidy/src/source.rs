@@ -20,7 +20,7 @@ pub struct File {
 }
 
 impl Tree {
-    /// Reads every `.rs`, `.toml` and `.md` file below `root`, build output and version control left out.
+    /// Reads every `.rs`, `.toml`, `.md` and `.lock` file below `root`, build output and version control left out.
     ///
     /// # Errors
     /// The first file or folder that cannot be read, with its path.
@@ -58,7 +58,7 @@ impl Tree {
             let kind = entry.file_type().map_err(named)?;
             if kind.is_dir() && name != "target" && name != ".git" {
                 self.read_folder(root, &path)?;
-            } else if kind.is_file() && [".rs", ".toml", ".md"].iter().any(|ending| name.ends_with(ending)) {
+            } else if kind.is_file() && [".rs", ".toml", ".md", ".lock"].iter().any(|ending| name.ends_with(ending)) {
                 let text = fs::read_to_string(entry.path())
                     .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
                 self.files.push(File::new(path, text));
