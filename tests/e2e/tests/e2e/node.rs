@@ -5,7 +5,13 @@ use e2e::{
     target::Target,
     visit::{self, get},
 };
-use std::{fs, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -169,30 +175,31 @@ async fn a_data_folder_that_cannot_be_used_is_one_sentence() {
 
 #[tokio::test]
 async fn a_data_folder_of_another_version_is_one_sentence_and_stays_as_it_is() {
-    let node = Node::start().await;
-    let data = node.folder().join("data");
-    let mut node = node;
+    let mut node = Node::start().await;
     node.process.signal("TERM").await;
     node.process.ended().await;
-    let version = find_version(&data).expect("a file that tells the version of the data folder");
-    let mark = fs::read_to_string(&version).expect("text");
-    let other = mark.replacen(|character: char| character.is_ascii_digit(), "99", 1);
-    fs::write(&version, &other).expect("the folder is writable");
+    let store = sqlite_file(&node.folder().join("data"));
+    let ours = fs::read(&store).expect("our own file");
+    let mut newer = ours.clone();
+    newer[SQLITE_USER_VERSION..SQLITE_USER_VERSION + 4].copy_from_slice(&99_u32.to_be_bytes());
+    fs::write(&store, &newer).expect("our own file");
     let sentence = refusal(run_command(node.folder(), "localhost", 0, 0)).await;
     assert!(sentence.contains("99") && sentence.contains("version"), "{sentence}");
-    assert_eq!(fs::read_to_string(&version).expect("text"), other);
-    fs::write(&version, &mark).expect("the folder is writable");
+    assert!(fs::read(&store).expect("our own file") == newer, "a refused store stays as it is");
+    fs::write(&store, &ours).expect("our own file");
     node.start_again().await;
 }
 
-/// The small text file in a data folder whose name or text speaks of a version.
-fn find_version(data: &Path) -> Option<std::path::PathBuf> {
-    let entries = fs::read_dir(data).ok()?;
-    entries.filter_map(Result::ok).map(|entry| entry.path()).find(|path| {
-        let named = path.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().contains("version"));
-        named || fs::read_to_string(path).is_ok_and(|text| text.len() < 200 && text.contains("version"))
-    })
+/// The file in a data folder that holds SQLite's tables.
+fn sqlite_file(data: &Path) -> PathBuf {
+    let entries = fs::read_dir(data).expect("the node made it");
+    let mut paths = entries.map(|entry| entry.expect("an entry").path());
+    let is_sqlite = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3\0"));
+    paths.find(is_sqlite).expect("a store in SQLite")
 }
+
+/// Where SQLite keeps `user_version` in a file (its file format, section 1.3).
+const SQLITE_USER_VERSION: usize = 60;
 
 #[tokio::test]
 async fn two_nodes_cannot_share_a_data_folder() {
