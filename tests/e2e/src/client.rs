@@ -102,6 +102,8 @@ pub fn client_command() -> Command {
     for variable in ["SPECTER_CONFIG", "SPECTER_APEX", "SPECTER_CA", "SPECTER_LOG"] {
         command.env_remove(variable);
     }
+    // Instead of the home folder's.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 

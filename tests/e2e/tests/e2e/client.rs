@@ -97,7 +97,7 @@ async fn what_the_node_gives_is_written_into_the_users_own_file() {
     assert_eq!(hosts, names.iter().map(|name| node.full_name(name)).collect());
     assert_eq!(written.text(), after, "a complete file is not touched");
     let checked = client(&["validate", "--config", written.path()]).await;
-    assert_eq!(process::stdout(&checked).trim(), "OK", "{}", process::stderr(&checked));
+    assert!(process::stdout(&checked).starts_with("OK"), "{}", process::stderr(&checked));
 }
 
 #[tokio::test]
