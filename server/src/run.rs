@@ -111,7 +111,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
 }
 
 impl Running {
-    /// Accepts no more visitors, lets those in progress end within [`DRAIN`], then closes links and store.
+    /// Accepts no more visitors, lets those in progress end within five seconds, then closes links and store.
     pub async fn stop(self) {
         let dropped = self.visitors.finish(DRAIN).await;
         if dropped > 0 {
