@@ -94,16 +94,27 @@ async fn a_visitor_that_stops_talking_is_hung_up_on() {
         plain("half a head on the HTTP port", node.http, b"GET / HT"),
         tls("nothing after the handshake", b"http/1.1", b""),
         tls("half a head", b"http/1.1", b"GET / HTTP/1.1\r\nHost: "),
-        tls("nothing of HTTP/2", b"h2", b""),
-        tls("half a preface", b"h2", b"PRI * HTT"),
-        tls(
-            "half a frame of headers",
-            b"h2",
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x20\x01\x04\0\0\0\x01"
-        ),
     );
     let Some(answer) = get(&node, host, "/", &[]).await else { return };
     assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_visitor_that_stops_talking_in_http2_is_hung_up_on() {
+    let target = Target::http().await;
+    let node = Node::start().await;
+    let client = Client::publish_one(&node, &target.url()).await;
+    let http2 = async |what: &str, text: &[u8]| {
+        hung_up(what, visit::tls(&node, client.host(), &[b"h2"]).await, text).await;
+    };
+    const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let half_headers = [START, b"\0\0\x20\x01\x04\0\0\0\x01"].concat();
+    tokio::join!(
+        http2("nothing", b""),
+        http2("half a preface", b"PRI * HTT"),
+        http2("a start without a request", START),
+        http2("half a frame of headers", &half_headers),
+    );
 }
 
 /// Sends this much and waits for the other side to end the connection.
