@@ -76,6 +76,7 @@ pub struct NodeFrame<'a> {
 }
 
 /// What a client may ask.
+#[expect(clippy::large_enum_variant, reason = "without an allocator a batch stands in place; one is decoded at a time")]
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Request<'a> {
     /// First message of a link. Answer: [`Reply::Welcome`].
@@ -132,6 +133,7 @@ pub enum Request<'a> {
 }
 
 /// What a node answers.
+#[expect(clippy::large_enum_variant, reason = "without an allocator a batch stands in place; one is decoded at a time")]
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Reply<'a> {
     /// Who the node takes the client for, and how it serves.

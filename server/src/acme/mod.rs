@@ -1,0 +1,3 @@
+//! Certificates for visitors. [`certs`] picks one for each handshake.
+
+pub mod certs;

@@ -1,0 +1,83 @@
+use super::*;
+
+fn parse(line: &str, variables: &[(&str, &str)]) -> Result<Command, ArgsError> {
+    let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    Command::parse(&arguments, |name| {
+        variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    })
+}
+
+fn config(line: &str, variables: &[(&str, &str)]) -> Config {
+    match parse(line, variables).unwrap() {
+        Command::Run(config) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+const ENOUGH: &str = "run --apex example.com --data-dir data --cert-dir cert";
+
+#[test]
+fn flags_beat_variables_and_variables_beat_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("server.toml");
+    std::fs::write(&file, "advertise = \"file:1\"\nlog = \"error\"\nwork_bits = 3\n").unwrap();
+    let file = file.to_str().unwrap();
+    let variables = [("SPECTER_LOG", "warn"), ("SPECTER_ADVERTISE", "variable:2"), ("SPECTER_CONFIG", file)];
+    let config = config(&format!("{ENOUGH} --advertise flag:3"), &variables);
+    assert_eq!(config.advertise.to_string(), "flag:3");
+    assert_eq!((config.log.as_str(), config.work_bits), ("warn", 3));
+}
+
+#[test]
+fn lists_come_from_repeated_flags_or_commas() {
+    let flags = config(&format!("{ENOUGH} --apex example.net --listen 127.0.0.1:0 --listen-http none"), &[]);
+    assert_eq!(flags.apexes.len(), 2);
+    assert!(flags.listen_http.is_empty());
+    let variables = [
+        ("SPECTER_APEX", "example.com, example.net"),
+        ("SPECTER_DATA_DIR", "data"),
+        ("SPECTER_CERT_ENV", "1"),
+        ("SPECTER_LISTEN_TCP", "127.0.0.1:1,[::1]:1"),
+    ];
+    let environment = config("run", &variables);
+    assert_eq!(environment.apexes, flags.apexes);
+    assert_eq!(environment.listen_tcp.len(), 2);
+}
+
+#[test]
+fn dev_keeps_its_data_where_the_user_keeps_data() {
+    let options = |line: &str, variables: &[(&str, &str)]| match parse(line, variables) {
+        Ok(Command::Dev(options)) => options,
+        other => panic!("{other:?}"),
+    };
+    let home = ("HOME", "/home/me");
+    let path = |options: dev::Options| options.data_dir.display().to_string();
+    assert_eq!(path(options("dev", &[home])), "/home/me/.local/share/specter-dev");
+    assert_eq!(path(options("dev", &[home, ("XDG_DATA_HOME", "/data")])), "/data/specter-dev");
+    assert_eq!(path(options("dev --data-dir here", &[home])), "here");
+    assert_eq!(options("dev", &[home, ("SPECTER_LOG", "debug")]).log, "debug");
+    assert!(parse("dev", &[]).unwrap_err().to_string().contains("--data-dir"));
+}
+
+#[test]
+fn every_help_has_an_example() {
+    for command in ["", "dev", "run", "pki init", "pki node"] {
+        let Ok(Command::Print(help)) = parse(&format!("{command} --help"), &[]) else { panic!("{command}") };
+        assert!(help.contains("Examples:") && help.contains(&format!("specter-server {command}")), "{help}");
+    }
+    assert!(matches!(parse("--version", &[]), Ok(Command::Print(_))));
+}
+
+#[test]
+fn a_wrong_line_is_answered_with_what_is_wrong() {
+    for (line, part) in [
+        ("", "a command is missing"),
+        ("run --lisen x", "--lisen"),
+        ("run --apex example.com", "--data-dir"),
+        ("dev --port 99999", "--port"),
+        ("pki init --cert-dir d --advertise nohost", "--advertise: `nohost` is not HOST:PORT"),
+    ] {
+        let error = parse(line, &[]).unwrap_err().to_string();
+        assert!(error.contains(part), "{line}: {error}");
+    }
+}

@@ -1,0 +1,140 @@
+//! HTTP/1.1 and HTTP/2 connections of visitors.
+
+use super::{Gateway, proxy::Proxy, sniff::Destination, socket::Socket};
+use hyper::{server::conn, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::{Instant, sleep_until};
+use tokio_rustls::server::TlsStream;
+
+/// A request's head must be here in this time; it also bounds the wait for the next request on a connection.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest head of a request. A longer one is answered with 431.
+pub(super) const HEAD_BYTES: usize = 32 << 10;
+
+/// Most fields in a head.
+pub(super) const HEAD_FIELDS: usize = 128;
+
+/// Requests that one HTTP/2 connection may have under way.
+const HTTP2_STREAMS: u32 = 128;
+
+/// Streams that a visitor may open and reset before we have seen them (CVE-2023-44487).
+const HTTP2_RESETS: usize = 32;
+
+/// Credit that a visitor is given for one request's body, and for all of one connection.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Bytes of one answer that wait for a slow visitor.
+const HTTP2_SEND_BYTES: usize = 256 << 10;
+
+/// A silent HTTP/2 visitor is asked for a sign of life, which must come in time.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+
+/// An HTTP/2 connection without a request is closed after this long.
+const HTTP2_IDLE: Duration = Duration::from_secs(120);
+
+pub(super) async fn serve_http1(
+    gateway: &Arc<Gateway>,
+    stream: TlsStream<Socket>,
+    destination: Destination,
+    peer: SocketAddr,
+) {
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(gateway.proxy.answer(&destination, peer, request).await) });
+    let connection = conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEAD_FIELDS)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let outcome = tokio::select! {
+        outcome = &mut connection => outcome,
+        () = gateway.shutdown.stopping() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(error = &error as &dyn std::error::Error, "a visitor's HTTP/1.1 connection failed");
+    }
+}
+
+pub(super) async fn serve_http2(
+    gateway: &Arc<Gateway>,
+    stream: TlsStream<Socket>,
+    destination: Destination,
+    peer: SocketAddr,
+) {
+    let visit = Arc::new(Visit { gateway: gateway.clone(), destination, peer, requests: AtomicUsize::new(0) });
+    let shared = visit.clone();
+    let service = service_fn(move |request| {
+        let visit = shared.clone();
+        async move {
+            visit.requests.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(visit.proxy().answer(&visit.destination, visit.peer, request).await)
+        }
+    });
+    let connection = conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_pending_accept_reset_streams(HTTP2_RESETS)
+        .max_header_list_size(HEAD_BYTES as u32)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(HTTP2_SEND_BYTES)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut idle_until = Instant::now() + HTTP2_IDLE;
+    let mut seen = 0;
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut connection => break outcome,
+            () = gateway.shutdown.stopping() => {
+                connection.as_mut().graceful_shutdown();
+                break connection.await;
+            }
+            () = sleep_until(idle_until) => {
+                // Asking a connection to end lets requests under way finish, so nothing is cut off.
+                let requests = visit.requests.load(Ordering::Relaxed);
+                if requests == seen {
+                    connection.as_mut().graceful_shutdown();
+                    break connection.await;
+                }
+                seen = requests;
+                idle_until = Instant::now() + HTTP2_IDLE;
+            }
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(error = &error as &dyn std::error::Error, "a visitor's HTTP/2 connection failed");
+    }
+}
+
+/// What the requests of one HTTP/2 connection share.
+struct Visit {
+    gateway: Arc<Gateway>,
+    destination: Destination,
+    peer: SocketAddr,
+    requests: AtomicUsize,
+}
+
+impl Visit {
+    fn proxy(&self) -> &Proxy {
+        &self.gateway.proxy
+    }
+}

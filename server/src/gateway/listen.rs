@@ -1,0 +1,88 @@
+//! Accepts visitors.
+
+use super::{
+    Gateway, http,
+    sniff::{self, Speech},
+    socket::Socket,
+    tcp,
+};
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::sleep;
+use tracing::Instrument as _;
+
+/// Pause after a failed accept: out of descriptors, most likely, and some visitor will leave.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections and runs `serve` for each in a task of its own, as long as the gateway has room.
+pub(super) fn spawn<F, S>(gateway: &Arc<Gateway>, listener: TcpListener, serve: F) -> io::Result<()>
+where
+    F: Fn(Arc<Gateway>, Socket, SocketAddr) -> S + Send + 'static,
+    S: Future<Output = ()> + Send + 'static,
+{
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let gateway = gateway.clone();
+    let shutdown = gateway.shutdown.clone();
+    shutdown.clone().spawn(async move {
+        let mut count = 0_u64;
+        loop {
+            // Without a place the connection waits in the kernel's queue, where it costs nothing here.
+            let Ok(place) = gateway.visitors.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = shutdown.stopping() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a visitor could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            count += 1;
+            let span = tracing::debug_span!("visitor", id = count, %peer);
+            let visit = serve(gateway.clone(), Socket::new(stream), peer);
+            shutdown.spawn(
+                async move {
+                    visit.await;
+                    drop(place);
+                }
+                .instrument(span),
+            );
+        }
+    });
+    Ok(())
+}
+
+impl Gateway {
+    /// One visitor on the TLS port, from the handshake to the end.
+    pub(super) async fn visit(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
+        let stream = match self.tls.accept(socket).await {
+            Ok(stream) => stream,
+            Err(error) => return tracing::debug!(%error, "a visitor's TLS handshake failed"),
+        };
+        let (_, session) = stream.get_ref();
+        let speech = Speech::from_alpn(session.alpn_protocol());
+        let destination = session.server_name().and_then(|name| sniff::destination(name, &self.apexes));
+        match (speech, destination) {
+            (_, None) => tracing::debug!("a visitor asked for a name outside the apexes"),
+            (Speech::Http1, Some(destination)) => http::serve_http1(&self, stream, destination, peer).await,
+            (Speech::Http2, Some(destination)) => http::serve_http2(&self, stream, destination, peer).await,
+            (Speech::Connect, Some(destination)) => tcp::serve_connect(&self, stream, destination, peer).await,
+            (Speech::Unstated, Some(destination)) => match &destination.tunnel {
+                // Tools of old offer no ALPN: what the tunnel carries decides. HTTP, too, for a name that nobody
+                // serves, since HTTP can say so.
+                Some(tunnel) if self.router.find(tunnel).await.is_ok_and(|tunnel| tunnel.carries.raw()) => {
+                    tcp::serve_bare(&self, stream, tunnel, peer).await;
+                }
+                Some(_) | None => http::serve_http1(&self, stream, destination, peer).await,
+            },
+        }
+    }
+}

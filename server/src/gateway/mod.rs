@@ -1,0 +1,84 @@
+//! The public listeners: whatever a visitor brings ends here and becomes a stream to a tunnel.
+//!
+//! ```text
+//! listen   accepts TCP, holds the bound on visitors            → tls      ends TLS within a deadline
+//!                                                              → sniff    SNI and ALPN decide what it is (pure)
+//!   http    HTTP/1.1 and HTTP/2 connections, one call a request → proxy    request → tunnel → answer
+//!                                                              → headers  what crosses, and what is added (pure)
+//!                                                              → pool     HTTP connections over links' streams
+//!   tcp     raw bytes by SNI                                   → splice   both directions, half-close kept
+//!   connect plain HTTP: CONNECT to a tunnel, else a redirect
+//! status   how each failure looks to a visitor (pure)
+//! body     bodies on their way, with their deadlines
+//! socket   a visitor's TCP connection: large reads, bounded stalls
+//! ```
+
+mod body;
+mod connect;
+mod headers;
+mod http;
+mod listen;
+mod pool;
+mod proxy;
+mod sniff;
+mod socket;
+mod splice;
+mod status;
+mod tcp;
+mod tls;
+
+use crate::{route::Router, shutdown::Shutdown};
+use proxy::Proxy;
+use rustls::server::ResolvesServerCert;
+use specter_wire::name::Hostname;
+use std::{net::TcpListener, sync::Arc};
+use tls::Tls;
+use tokio::sync::Semaphore;
+
+/// Visitors' connections on all listeners together. Each costs about 20 KiB when idle.
+const VISITORS: usize = 16_384;
+
+/// Everything a visitor's connection needs to know.
+pub struct Gateway {
+    router: Arc<Router>,
+    proxy: Proxy,
+    tls: Tls,
+    apexes: Vec<Hostname>,
+    visitors: Arc<Semaphore>,
+    shutdown: Shutdown,
+}
+
+impl Gateway {
+    /// A gateway for tunnels under `apexes`, reached from outside at `port`.
+    pub fn new(
+        router: Arc<Router>,
+        certificates: Arc<dyn ResolvesServerCert>,
+        apexes: Vec<Hostname>,
+        port: u16,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
+        let proxy = Proxy::new(router.clone(), port, shutdown.clone());
+        let visitors = Arc::new(Semaphore::new(VISITORS));
+        Arc::new(Self { router, proxy, tls: Tls::new(certificates), apexes, visitors, shutdown })
+    }
+
+    /// Serves TLS on `listener` until the node stops.
+    ///
+    /// # Errors
+    /// The listener cannot be handed to the runtime.
+    pub fn serve_tls(self: &Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
+        listen::spawn(self, listener, |gateway, socket, peer| async move { gateway.visit(socket, peer).await })
+    }
+
+    /// Serves plain HTTP on `listener` until the node stops.
+    ///
+    /// # Errors
+    /// The listener cannot be handed to the runtime.
+    pub fn serve_plain(self: &Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
+        listen::spawn(
+            self,
+            listener,
+            |gateway, socket, peer| async move { connect::serve(&gateway, socket, peer).await },
+        )
+    }
+}

@@ -1,0 +1,178 @@
+//! A visitor's TCP connection as TLS and HTTP see it: read in large pieces, and never stalled for ever.
+
+use socket2::{SockRef, TcpKeepalive};
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+/// A visitor that takes none of our bytes for this long is cut off.
+const STALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A silent visitor is asked by the kernel whether it still exists, after a minute and then every quarter.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+
+/// Read from the kernel at once, into memory that all connections of a thread share. rustls 0.23 asks for 4 to 16 KiB
+/// at a time, which costs a system call each on uploads.
+const READ_BYTES: usize = 64 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// The connection.
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// Read from the kernel and not yet taken; freed as soon as it is empty.
+    surplus: Vec<u8>,
+    taken: usize,
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        // Both only tune: a socket on which they fail is about to fail anyway.
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
+        Self { stream, surplus: Vec::new(), taken: 0, stall: None }
+    }
+
+    /// Makes the kernel tell the visitor of an error (RST) instead of an end when the connection is dropped.
+    pub(super) fn abort(&self) {
+        // On a dead connection there is nobody left to tell.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    fn give(&mut self, buffer: &mut ReadBuf<'_>) {
+        let length = buffer.remaining().min(self.surplus.len() - self.taken);
+        buffer.put_slice(&self.surplus[self.taken..self.taken + length]);
+        self.taken += length;
+        if self.taken == self.surplus.len() {
+            self.surplus = Vec::new();
+            self.taken = 0;
+        }
+    }
+
+    fn guard<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
+        ready!(stall.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.surplus.is_empty() {
+            this.give(buffer);
+            return Poll::Ready(Ok(()));
+        }
+        if buffer.remaining() >= READ_BYTES {
+            return Pin::new(&mut this.stream).poll_read(context, buffer);
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut large = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut this.stream).poll_read(context, &mut large))?;
+            let read = large.filled();
+            let (now, later) = read.split_at(read.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            if !later.is_empty() {
+                this.surplus = later.to_vec();
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.guard(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.guard(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::Instant,
+    };
+
+    async fn pair() -> (TcpStream, Socket) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let near = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connected");
+        (near, Socket::new(listener.accept().await.expect("accepted").0))
+    }
+
+    #[tokio::test]
+    async fn small_reads_see_every_byte_once_and_leave_no_buffer() {
+        let (mut near, mut socket) = pair().await;
+        let sent: Vec<u8> = (0..100_000_u32).map(|i| i as u8).collect();
+        let writer = sent.clone();
+        tokio::spawn(async move { near.write_all(&writer).await });
+        let mut read = Vec::new();
+        let mut piece = [0; 1_000];
+        loop {
+            let length = socket.read(&mut piece).await.expect("read");
+            if length == 0 {
+                break;
+            }
+            read.extend_from_slice(&piece[..length]);
+        }
+        assert_eq!(read, sent);
+        assert_eq!(socket.surplus.capacity(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_visitor_that_takes_nothing_is_cut_off() {
+        let (_near, mut socket) = pair().await;
+        let chunk = vec![0; 1 << 20];
+        let begun = Instant::now();
+        let error = loop {
+            if let Err(error) = socket.write_all(&chunk).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= STALL_TIMEOUT);
+    }
+}

@@ -1,0 +1,402 @@
+//! Which links live, and which tunnels each of them serves.
+
+use specter_wire::{
+    id::{ClientId, LinkId},
+    link::{Carries, HostHeader},
+    name::Hostname,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// Links of one identity on this node. More than any client needs, few enough that one key cannot fill the node.
+pub const LINKS_PER_CLIENT: usize = 8;
+
+/// Links on this node.
+pub const LINKS: usize = 32_768;
+
+/// Tunnels that one link may serve.
+pub const TUNNELS_PER_LINK: usize = 1_024;
+
+/// What the gateway has to know of a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Protocols that the target takes.
+    pub carries: Carries,
+    /// `Host` that the target is shown; none for the tunnel's own name.
+    pub host: Option<Arc<str>>,
+    /// Longest wait for the head of an answer.
+    pub header_timeout: Duration,
+}
+
+impl Tunnel {
+    /// A tunnel whose fields keep their bounds, or none.
+    pub fn checked(tunnel: &specter_wire::link::Tunnel<'_>) -> Option<Self> {
+        tunnel.is_within_bounds().then(|| Self {
+            carries: tunnel.carries,
+            host: match tunnel.host {
+                HostHeader::Hostname => None,
+                HostHeader::Fixed(text) => Some(text.into()),
+            },
+            header_timeout: Duration::from_millis(tunnel.header_timeout_ms.into()),
+        })
+    }
+}
+
+/// A live link of a registered client.
+pub struct Link {
+    id: LinkId,
+    client: ClientId,
+    instance: u64,
+    connection: quinn::Connection,
+    probes: mpsc::Sender<()>,
+    suspect: AtomicBool,
+}
+
+impl Link {
+    /// Its number on this node; newer links have greater ones.
+    pub fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> ClientId {
+        self.client
+    }
+
+    /// Its QUIC connection.
+    pub fn connection(&self) -> &quinn::Connection {
+        &self.connection
+    }
+
+    /// Whether a newer link of the same identity came and this one has not shown life since.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// The link showed life.
+    pub(crate) fn trust(&self) {
+        self.suspect.store(false, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("id", &self.id).field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+/// All links of the node. Cheap to share.
+#[derive(Debug, Default)]
+pub struct Registry {
+    state: Mutex<State>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    links: HashMap<LinkId, Entry>,
+    clients: HashMap<ClientId, Vec<LinkId>>,
+    tunnels: HashMap<Hostname, Vec<(LinkId, Tunnel)>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    link: Arc<Link>,
+    hostnames: HashSet<Hostname>,
+}
+
+/// Why a link or a tunnel was not entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit on links or tunnels is reached")]
+pub struct Full;
+
+/// QUIC close code for a link whose client opened a newer one.
+pub const CLOSE_REPLACED: u32 = 1;
+
+impl Registry {
+    /// Enters a link. Older links of the same client and instance are closed; others are probed, and suspect until
+    /// they answer, because a client that was killed and started again leaves a dead link behind.
+    ///
+    /// `probes` wakes the link's own task to send a probe.
+    ///
+    /// # Errors
+    /// [`Full`] at [`LINKS`] or [`LINKS_PER_CLIENT`].
+    pub fn enter(
+        &self,
+        client: ClientId,
+        instance: u64,
+        connection: quinn::Connection,
+        probes: mpsc::Sender<()>,
+    ) -> Result<Arc<Link>, Full> {
+        let id = LinkId(self.next.fetch_add(1, Ordering::Relaxed));
+        let link = Arc::new(Link { id, client, instance, connection, probes, suspect: AtomicBool::new(false) });
+        let mut state = self.lock();
+        let siblings: Vec<Arc<Link>> = state
+            .clients
+            .get(&client)
+            .map(|ids| ids.iter().filter_map(|id| state.links.get(id)).map(|entry| entry.link.clone()).collect())
+            .unwrap_or_default();
+        let (replaced, others): (Vec<_>, Vec<_>) = siblings.into_iter().partition(|old| old.instance == instance);
+        if others.len() >= LINKS_PER_CLIENT || state.links.len() - replaced.len() >= LINKS {
+            return Err(Full);
+        }
+        for old in &replaced {
+            state.remove(old.id);
+        }
+        state.links.insert(id, Entry { link: link.clone(), hostnames: HashSet::new() });
+        state.clients.entry(client).or_default().push(id);
+        drop(state);
+
+        for old in replaced {
+            old.connection.close(CLOSE_REPLACED.into(), b"replaced by a newer link");
+        }
+        for other in others {
+            other.suspect.store(true, Ordering::Relaxed);
+            // A full queue means that a probe is under way.
+            let _ = other.probes.try_send(());
+        }
+        Ok(link)
+    }
+
+    /// Forgets a link and what it serves.
+    pub fn leave(&self, id: LinkId) {
+        self.lock().remove(id);
+    }
+
+    /// The link serves `hostname` from now on. False if the link is gone.
+    ///
+    /// # Errors
+    /// [`Full`] at [`TUNNELS_PER_LINK`].
+    pub fn publish(&self, id: LinkId, hostname: &Hostname, tunnel: Tunnel) -> Result<bool, Full> {
+        let state = &mut *self.lock();
+        let Some(entry) = state.links.get_mut(&id) else { return Ok(false) };
+        if entry.hostnames.len() >= TUNNELS_PER_LINK && !entry.hostnames.contains(hostname) {
+            return Err(Full);
+        }
+        entry.hostnames.insert(hostname.clone());
+        let serving = state.tunnels.entry(hostname.clone()).or_default();
+        match serving.iter_mut().find(|(serving, _)| *serving == id) {
+            Some((_, known)) => *known = tunnel,
+            None => serving.push((id, tunnel)),
+        }
+        Ok(true)
+    }
+
+    /// The link no longer serves `hostname`.
+    pub fn unpublish(&self, id: LinkId, hostname: &Hostname) {
+        let mut state = self.lock();
+        if let Some(entry) = state.links.get_mut(&id) {
+            entry.hostnames.remove(hostname);
+        }
+        state.unserve(id, hostname);
+    }
+
+    /// No link serves `hostname` from now on.
+    pub fn withdraw(&self, hostname: &Hostname) {
+        let state = &mut *self.lock();
+        for (id, _) in state.tunnels.remove(hostname).unwrap_or_default() {
+            if let Some(entry) = state.links.get_mut(&id) {
+                entry.hostnames.remove(hostname);
+            }
+        }
+    }
+
+    /// The links that serve `hostname`, oldest first, and the newest one's idea of the tunnel.
+    pub fn serving(&self, hostname: &Hostname) -> Option<(Tunnel, Vec<Arc<Link>>)> {
+        let state = self.lock();
+        let serving = state.tunnels.get(hostname)?;
+        let (_, tunnel) = serving.last()?;
+        let links = serving.iter().filter_map(|(id, _)| state.links.get(id)).map(|entry| entry.link.clone()).collect();
+        Some((tunnel.clone(), links))
+    }
+
+    /// Every live link.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        self.lock().links.values().map(|entry| entry.link.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code below can panic half-way through a change, so a poisoned lock still guards a whole state.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remove(&mut self, id: LinkId) {
+        let Some(entry) = self.links.remove(&id) else { return };
+        for hostname in &entry.hostnames {
+            self.unserve(id, hostname);
+        }
+        let client = entry.link.client;
+        if let Some(ids) = self.clients.get_mut(&client) {
+            ids.retain(|known| *known != id);
+            if ids.is_empty() {
+                self.clients.remove(&client);
+            }
+        }
+    }
+
+    fn unserve(&mut self, id: LinkId, hostname: &Hostname) {
+        if let Some(serving) = self.tunnels.get_mut(hostname) {
+            serving.retain(|(known, _)| *known != id);
+            if serving.is_empty() {
+                self.tunnels.remove(hostname);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{identity, transport::endpoint};
+    use quinn::crypto::rustls::QuicClientConfig;
+    use rustls_pki_types::PrivateKeyDer;
+    use std::net::SocketAddr;
+
+    const ANN: ClientId = ClientId([1; 32]);
+    const BOB: ClientId = ClientId([2; 32]);
+
+    /// Two endpoints on loopback that make as many connections as a test needs.
+    struct Loopback {
+        node: quinn::Endpoint,
+        client: quinn::Endpoint,
+        kept: Vec<quinn::Connection>,
+    }
+
+    impl Loopback {
+        fn new() -> Self {
+            let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("certificate");
+            let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
+            let certificate = certified.cert.der().clone();
+            let tls = rustls::ServerConfig::builder_with_provider(identity::provider())
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .expect("versions")
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.clone()], key)
+                .expect("TLS");
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let node = endpoint::serve(endpoint::bind_udp(any).expect("bound"), Arc::new(tls)).expect("endpoint");
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(certificate).expect("root");
+            let tls = rustls::ClientConfig::builder_with_provider(identity::provider())
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .expect("versions")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let mut client = quinn::Endpoint::client(any).expect("endpoint");
+            let crypto = QuicClientConfig::try_from(tls).expect("QUIC");
+            client.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+            Self { node, client, kept: Vec::new() }
+        }
+
+        async fn connection(&mut self) -> quinn::Connection {
+            let address = self.node.local_addr().expect("address");
+            let dial = self.client.connect(address, "localhost").expect("dial");
+            let accept = async { self.node.accept().await.expect("incoming").await };
+            let (near, far) = tokio::try_join!(accept, dial).expect("connected");
+            self.kept.push(far);
+            near
+        }
+
+        async fn enter(&mut self, registry: &Registry, client: ClientId, instance: u64) -> Result<Entered, Full> {
+            let (probes, asked) = mpsc::channel(1);
+            let link = registry.enter(client, instance, self.connection().await, probes)?;
+            Ok(Entered { link, asked })
+        }
+    }
+
+    #[derive(Debug)]
+    struct Entered {
+        link: Arc<Link>,
+        asked: mpsc::Receiver<()>,
+    }
+
+    fn name(text: &str) -> Hostname {
+        Hostname::parse(text).expect("name")
+    }
+
+    fn tunnel(seconds: u64) -> Tunnel {
+        Tunnel { carries: Carries::Http, host: None, header_timeout: Duration::from_secs(seconds) }
+    }
+
+    fn serving(registry: &Registry, hostname: &str) -> Vec<LinkId> {
+        let links = registry.serving(&name(hostname)).map(|(_, links)| links).unwrap_or_default();
+        links.iter().map(|link| link.id()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_newer_link_of_the_same_instance_replaces_the_older_at_once() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let old = loopback.enter(&registry, ANN, 7).await.expect("entered");
+        assert_eq!(registry.publish(old.link.id(), &name("a"), tunnel(1)), Ok(true));
+        let new = loopback.enter(&registry, ANN, 7).await.expect("entered");
+        assert!(old.link.connection().close_reason().is_some());
+        assert!(serving(&registry, "a").is_empty());
+        assert_eq!(registry.publish(old.link.id(), &name("a"), tunnel(1)), Ok(false));
+        assert!(!new.link.is_suspect());
+    }
+
+    #[tokio::test]
+    async fn another_instance_is_probed_and_trusted_again_when_it_answers() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let mut old = loopback.enter(&registry, ANN, 7).await.expect("entered");
+        let new = loopback.enter(&registry, ANN, 8).await.expect("entered");
+        old.asked.try_recv().expect("a probe was asked for");
+        assert!(old.link.is_suspect() && !new.link.is_suspect());
+        assert!(old.link.connection().close_reason().is_none());
+        old.link.trust();
+        assert!(!old.link.is_suspect());
+    }
+
+    #[tokio::test]
+    async fn one_identity_has_so_many_links_and_others_still_have_room() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        for instance in 0..LINKS_PER_CLIENT as u64 {
+            loopback.enter(&registry, ANN, instance).await.expect("entered");
+        }
+        assert_eq!(loopback.enter(&registry, ANN, 99).await.expect_err("refused"), Full);
+        loopback.enter(&registry, ANN, 0).await.expect("a replacement needs no room");
+        loopback.enter(&registry, BOB, 0).await.expect("entered");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leaves_takes_only_its_own_tunnels_along() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let one = loopback.enter(&registry, ANN, 1).await.expect("entered").link;
+        let two = loopback.enter(&registry, ANN, 2).await.expect("entered").link;
+        for link in [&one, &two] {
+            assert_eq!(registry.publish(link.id(), &name("shared"), tunnel(link.id().0 + 1)), Ok(true));
+        }
+        assert_eq!(registry.publish(one.id(), &name("alone"), tunnel(1)), Ok(true));
+        assert_eq!(serving(&registry, "shared"), [one.id(), two.id()]);
+        registry.leave(one.id());
+        assert_eq!(serving(&registry, "shared"), [two.id()]);
+        assert!(serving(&registry, "alone").is_empty());
+        registry.withdraw(&name("shared"));
+        assert!(serving(&registry, "shared").is_empty());
+        assert_eq!(registry.links().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn publishing_again_changes_the_tunnel_and_the_bound_holds() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let link = loopback.enter(&registry, ANN, 1).await.expect("entered").link;
+        for index in 0..TUNNELS_PER_LINK {
+            assert_eq!(registry.publish(link.id(), &name(&format!("t{index}")), tunnel(1)), Ok(true));
+        }
+        assert_eq!(registry.publish(link.id(), &name("one-more"), tunnel(1)), Err(Full));
+        assert_eq!(registry.publish(link.id(), &name("t0"), tunnel(9)), Ok(true));
+        assert_eq!(registry.serving(&name("t0")).expect("served").0, tunnel(9));
+        registry.unpublish(link.id(), &name("t1"));
+        assert_eq!(registry.publish(link.id(), &name("one-more"), tunnel(1)), Ok(true));
+    }
+}

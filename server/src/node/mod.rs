@@ -1,0 +1,145 @@
+//! The node's store: what everyone above asks through [`Handle`], and what answers it.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`Handle`] | asynchronous calls with a deadline, over one bounded queue |
+//! | `store` | the one thread that owns the state: applies queued calls, commits them together, then answers |
+//! | `register` | what a call does to one key; pure |
+//!
+//! Every call takes effect at one instant between call and answer, and is on disk before it is answered. Today one node
+//! serves all keys from its own disk; callers see the same operations and errors when other nodes take part.
+
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+mod call;
+mod handle;
+pub mod limits;
+mod register;
+mod store;
+
+pub use handle::Handle;
+pub use store::{Node, OpenError};
+
+/// A key: at most [`limits::KEY_BYTES`]; a call with a longer one fails with [`Error::TooLarge`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// Takes any bytes as a key.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+/// When a value was written, compared with every other write of the store: it only grows, also across restarts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Version(u64);
+
+/// A value and the version of the write that put it there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Versioned {
+    /// At most [`limits::VALUE_BYTES`].
+    pub value: Vec<u8>,
+    /// Changes with every write of this value, and with nothing else: not with the key's set or lease.
+    pub version: Version,
+}
+
+/// Proves one holding of a lease. A later holder's token is larger.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Token(u64);
+
+/// A lease as its holder knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// To be shown to renew, to release and as a fence.
+    pub token: Token,
+    /// How long it is held without a renewal, counted by the holder from *before* it sent the call.
+    pub ttl: Duration,
+}
+
+/// Lets a write through only while no later holder of a lease has written to the same key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fence {
+    /// The lease's key.
+    pub lease: Key,
+    /// The token got with it.
+    pub token: Token,
+}
+
+/// Names one write, so that a retry of it takes effect once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct OpId(u128);
+
+impl OpId {
+    /// Draws an id that nobody else has.
+    fn draw() -> Result<Self, Error> {
+        let mut bytes = [0; 16];
+        // Without random bytes no two writes could be told apart; the system gives them again when it can.
+        SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Unavailable)?;
+        Ok(Self(u128::from_le_bytes(bytes)))
+    }
+}
+
+/// Why a call to the store did not succeed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Error {
+    /// The value is not at the expected version, or the lease is somebody else's. Nothing was changed.
+    #[error("the key was changed by somebody else, or its lease is held by somebody else")]
+    Conflict,
+    /// The lease is no longer held with this token. Nothing was changed.
+    #[error("the lease is no longer held")]
+    Expired,
+    /// A later holder of the lease wrote already. Nothing was changed.
+    #[error("a later holder of the lease has written already")]
+    StaleFence,
+    /// A stated limit is passed; the same call can never succeed. Nothing was changed.
+    #[error("{what} is larger than the store takes (limit {limit})")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// In bytes or pieces.
+        limit: usize,
+    },
+    /// The store could not take the call in time. Nothing was changed; the call may be repeated.
+    #[error("the store did not take the request in time; nothing was changed")]
+    Unavailable,
+    /// Nobody can tell whether the write was done. The same call through [`Handle::repeat`] does it once at most.
+    #[error("the store did not say in time whether the write was done")]
+    Unknown {
+        /// To be given to [`Handle::repeat`].
+        op_id: OpId,
+    },
+    /// The disk is full or fails. Nothing was changed; reads still work.
+    #[error("the store takes no writes: its disk is full or fails")]
+    ReadOnly,
+    /// The node is shutting down. Nothing was changed.
+    #[error("the node is shutting down")]
+    Draining,
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody changing anything.
+    pub fn retry(&self) -> bool {
+        match self {
+            Self::Unavailable | Self::Unknown { .. } | Self::ReadOnly => true,
+            Self::Conflict | Self::Expired | Self::StaleFence | Self::TooLarge { .. } | Self::Draining => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

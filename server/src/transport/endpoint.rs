@@ -1,0 +1,125 @@
+//! QUIC endpoints of a node: sockets, settings and the TLS they offer.
+
+use super::defer::DeferRuntime;
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::{NoInitialCipherSuite, QuicServerConfig},
+};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Why an address could not be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The kernel refused the socket.
+    #[error("cannot listen on {protocol} address {address}")]
+    Socket {
+        /// `TCP` or `UDP`.
+        protocol: &'static str,
+        /// As asked.
+        address: SocketAddr,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The TLS settings do not serve QUIC.
+    #[error("the TLS settings do not serve QUIC")]
+    Tls(#[from] NoInitialCipherSuite),
+}
+
+/// Asked for each UDP socket: at 1 Gbit/s about 30 ms of packets, so that a pause of this process loses none.
+const UDP_BUFFER_BYTES: usize = 4 << 20;
+
+/// Connections that wait in the kernel until they are accepted.
+const TCP_BACKLOG: i32 = 1024;
+
+/// A link is dead when nothing was heard for this long; clients keep it alive three times as often.
+const LINK_IDLE: Duration = Duration::from_secs(30);
+
+/// Streams a client may open at a time: its control stream and some spare. Each costs memory up front.
+const STREAMS_FROM_CLIENT: u32 = 16;
+
+/// Bytes a client may have on the way to us on all streams of a link.
+const LINK_RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Opens a listening TCP socket, ready for tokio. An IPv6 address serves IPv6 only, so both families can be given.
+///
+/// # Errors
+/// [`BindError::Socket`].
+pub fn listen_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // A restarted node takes its port back while old connections linger.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(TCP_BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| BindError::Socket { protocol: "TCP", address, source })
+}
+
+/// Opens a UDP socket with large buffers. Warns when the kernel grants less than asked.
+///
+/// # Errors
+/// [`BindError::Socket`].
+pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    let socket: UdpSocket = open().map_err(|source| BindError::Socket { protocol: "UDP", address, source })?;
+    let reference = SockRef::from(&socket);
+    let granted = reference
+        .set_recv_buffer_size(UDP_BUFFER_BYTES)
+        .and_then(|()| reference.set_send_buffer_size(UDP_BUFFER_BYTES))
+        .and_then(|()| reference.recv_buffer_size());
+    match granted {
+        Ok(bytes) if bytes < UDP_BUFFER_BYTES => tracing::warn!(
+            granted_bytes = bytes,
+            asked_bytes = UDP_BUFFER_BYTES,
+            "the kernel grants a small UDP buffer: bursts may be lost until net.core.rmem_max is raised"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the UDP buffers keep the kernel's default size"),
+    }
+    Ok(socket)
+}
+
+/// Starts a QUIC endpoint that accepts what `tls` accepts.
+///
+/// # Errors
+/// [`BindError`].
+pub fn serve(socket: UdpSocket, tls: Arc<rustls::ServerConfig>) -> Result<Endpoint, BindError> {
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    config.transport_config(Arc::new(transport()));
+    let address = socket.local_addr();
+    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(DeferRuntime)).map_err(|source| {
+        let address = address.unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+        BindError::Socket { protocol: "UDP", address, source }
+    })
+}
+
+fn transport() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_FROM_CLIENT))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_idle_timeout(Some(IdleTimeout::try_from(LINK_IDLE).expect("30 s is far below the bound of 2^62 ms")))
+        .receive_window(VarInt::from_u32(LINK_RECEIVE_WINDOW_BYTES))
+        .datagram_receive_buffer_size(None);
+    config
+}

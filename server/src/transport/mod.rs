@@ -1,0 +1,11 @@
+//! QUIC endpoints and frames on streams: what moves bytes between machines, and knows nothing of their meaning.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`endpoint`] | binds UDP sockets and sets QUIC up for nodes |
+//! | [`defer`] | runs QUIC drivers behind the tasks that feed them |
+//! | [`framed`] | reads and writes `specter_wire` frames |
+
+pub mod defer;
+pub mod endpoint;
+pub mod framed;

@@ -1,0 +1,12 @@
+//! What users see, area by area. One binary, so that the programs are built and the tests linked once.
+
+mod client; // configuration files, identities, reconnecting
+mod dev; // the first command of the README
+mod failures; // what a visitor sees when something behind the gateway fails
+mod forwarding; // what a target learns of its visitor
+mod http; // pages, bodies, protocols
+mod node; // command line, configuration, garbage on ports
+mod smuggling; // requests that two readers could understand differently
+mod streams; // events, WebSocket, gRPC
+mod targets; // https, Unix sockets, nginx
+mod tcp; // connect, ssh, netcat, raw TLS
