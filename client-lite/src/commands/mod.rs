@@ -11,7 +11,7 @@ use crate::{
 use argh::FromArgs;
 use std::{
     collections::BTreeSet,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 use tokio::{runtime::Runtime, sync::mpsc};
@@ -172,7 +172,13 @@ fn runtime() -> Result<Runtime, Failure> {
 }
 
 fn start_log(level: tracing::Level) {
-    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
 }
 
 /// Tells a failure as a sentence.

@@ -226,9 +226,9 @@ impl Session {
         }
     }
 
-    /// Whether an answer is owed.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.pending.is_empty()
+    /// The number of the request whose answer comes next.
+    pub(crate) fn owed(&self) -> Option<u32> {
+        self.pending.front().map(|(id, _)| *id)
     }
 
     /// Takes a number for a request that this machine does not know.
@@ -287,7 +287,20 @@ impl Session {
                 }
                 Ok(())
             }
-            (_, _) => Err(SessionError::Violation("it is of another kind than what was asked")),
+            (
+                Pending::Hello
+                | Pending::Register
+                | Pending::Renew
+                | Pending::Hostnames
+                | Pending::Claim
+                | Pending::Publish(_),
+                Reply::Welcome { .. }
+                | Reply::Certificate { .. }
+                | Reply::Hostnames { .. }
+                | Reply::Outcomes { .. }
+                | Reply::Ping { .. }
+                | Reply::Draining,
+            ) => Err(SessionError::Violation("it is of another kind than what was asked")),
         }
     }
 
