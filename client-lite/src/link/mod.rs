@@ -100,7 +100,7 @@ pub(crate) enum LinkError {
     #[error("{apex} does not answer on UDP: check `apex`, that the node runs, and that no firewall blocks UDP")]
     Silent { apex: String },
     #[error(
-        "the certificate of {apex} is not trusted: check the name in `apex`, and give the cluster's CA as `caFile` or --ca if it is a private one"
+        "the certificate of {apex} is not trusted: check the name in `apex` and this machine's clock, and give the cluster's CA as `caFile` or --ca if it is a private one"
     )]
     Untrusted { apex: String, source: ConnectionError },
     #[error("the node refuses this client's certificate")]

@@ -260,8 +260,8 @@ impl Client {
         match end {
             End::Drained => {
                 self.draining.spawn(async move {
-                    // Its streams run in tasks of their own.
-                    timeout(DRAIN, link.connection.closed()).await.ok();
+                    // Streams that were under way when the node said so are served yet.
+                    timeout(DRAIN, service.accept(&link.connection)).await.ok();
                     link.close().await;
                 });
                 End::Drained
