@@ -107,7 +107,9 @@ fn run(command: Command) -> Result<(), Failure> {
             let route = args::route(&args.host, args.apex, args.ca)?;
             runtime()?.block_on(async {
                 let stop = signals::stop();
-                Ok(connect::listen(&route, &args.listen, stop).await?)
+                let (listener, bound) = connect::bind(&args.listen).await?;
+                write(&format!("tcp://{bound} -> tcp://{}", route.gateway))?;
+                Ok(connect::listen(&route, listener, stop).await?)
             })
         }
         Command::Ls(args) => {

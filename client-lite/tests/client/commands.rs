@@ -194,9 +194,9 @@ async fn listen_joins_each_connection() {
     command.arg(format!("some-tunnel.localhost:{}", gateway.port()));
     command.arg("--ca").arg(gateway.folder.path().join("ca.crt"));
     let mut child = command.spawn().unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let line = timeout(DEADLINE, log.next_line()).await.unwrap().unwrap().unwrap();
-    assert!(line.contains("listening"), "{line}");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert_eq!(line, format!("tcp://127.0.0.1:{port} -> tcp://some-tunnel.localhost:{}", gateway.port()));
     for _ in 0..2 {
         let mut visitor = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let mut tunnel = gateway.accept().await;

@@ -38,11 +38,13 @@ async fn a_first_connection_registers_completes_the_file_and_publishes() {
     outcome.unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
 
-    // The second start has everything, and leaves the file alone.
+    // The second start has everything, leaves the file alone, and is known to be the same client.
     let mut client = Client::start_in(folder);
     client.published().await;
+    let Seen::Hello { instance: first_instance, .. } = seen[0] else { panic!("{seen:?}") };
     let seen = node.seen_until(|seen| matches!(seen, Seen::Published(_))).await;
-    assert!(matches!(seen[..], [Seen::Hello { certificate: true, .. }, Seen::Published(_)]), "{seen:?}");
+    assert!(matches!(seen[1..], [Seen::Published(_)]), "{seen:?}");
+    assert_eq!(seen[0], Seen::Hello { certificate: true, instance: first_instance });
     assert_eq!(client.text(), text);
 }
 
