@@ -8,7 +8,10 @@ use super::{
 use crate::{
     identity::{self, ClientCa},
     shutdown::Shutdown,
-    transport::framed::{self, FramedError},
+    transport::{
+        endpoint,
+        framed::{self, FramedError},
+    },
 };
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use rustls_pki_types::CertificateDer;
@@ -294,6 +297,7 @@ impl LinkTask {
         let (connection, probes) = (self.connection.clone(), self.probes.0.clone());
         let link = self.links.registry.enter(client, instance, connection, probes).map_err(|_| LinkError::Full)?;
         tracing::info!(?client, "a link is up");
+        endpoint::widen(&self.connection);
         self.entered = Some(link);
         Ok(())
     }
