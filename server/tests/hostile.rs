@@ -237,6 +237,26 @@ async fn a_stranger_can_make_the_node_hold_little() {
     assert!(taken <= 256 << 10, "{} streams took {taken} bytes", streams.len());
 }
 
+#[tokio::test]
+async fn strangers_who_dawdle_keep_nobody_else_out() {
+    let node = Node::start().await;
+    let address = target(|_| Some(HELLO)).await;
+    let config = node.client_config("client.yaml", &format!("  - target: http://{address}\n"));
+    drop(Client::start(config.clone()).await);
+    let endpoint = node.strangers();
+    let mut strangers = Vec::new();
+    for _ in 0..STRANGERS {
+        let Ok(connection) = soon("an answer", endpoint.connect(node.udp(), "localhost").expect("dialled")).await else {
+            break;
+        };
+        let Some(control) = soon("a welcome", greet(&connection)).await else { break };
+        strangers.push((connection, control));
+    }
+    assert!(strangers.len() < STRANGERS, "strangers from one address take all the room there is");
+    let client = Client::start(config).await;
+    assert_eq!(node.status(&client.host).await, "HTTP/1.1 200 OK");
+}
+
 /// Greets as a client without a certificate, and reads the answer.
 async fn greet(connection: &quinn::Connection) -> Option<(quinn::SendStream, quinn::RecvStream)> {
     let (mut control, mut answers) = connection.open_bi().await.ok()?;
