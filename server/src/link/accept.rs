@@ -3,12 +3,16 @@
 use super::{
     Ask, Directory, proof,
     registry::{Link, Registry, Tunnel},
+    room::{Place, Room},
     session::{Session, Step, Violation},
 };
 use crate::{
     identity::{self, ClientCa},
     shutdown::Shutdown,
-    transport::framed::{self, FramedError},
+    transport::{
+        endpoint,
+        framed::{self, FramedError},
+    },
 };
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use rustls_pki_types::CertificateDer;
@@ -28,7 +32,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
 use tracing::Instrument as _;
@@ -49,7 +53,8 @@ pub struct Links {
     pub work_bits: u8,
     /// Spawns the links' tasks and ends them.
     pub shutdown: Shutdown,
-    handshakes: Arc<Semaphore>,
+    handshakes: Room,
+    registrations: Room,
     count: AtomicU64,
 }
 
@@ -58,10 +63,16 @@ const CLOSE_NORMAL: u32 = 0;
 const CLOSE_VIOLATION: u32 = 2;
 const CLOSE_DRAINING: u32 = 3;
 
-/// Connections that have not registered yet, all together.
+/// Connections that have not said yet who they are, all together and from one source.
 const HANDSHAKES: usize = 2_048;
+const HANDSHAKES_EACH: usize = 128;
 
-/// From this many unregistered connections on, a client must first show that it receives at its address.
+/// Connections of clients that are about to register, all together and from one source. They are counted apart, since
+/// each may take long: clients that are known must always find a way in past them.
+const REGISTRATIONS: usize = 1_024;
+const REGISTRATIONS_EACH: usize = 64;
+
+/// From this many handshakes on, a client must first show that it receives at its address.
 const HANDSHAKES_BEFORE_RETRY: usize = 256;
 
 /// TLS and the greeting must be done in this time.
@@ -103,8 +114,18 @@ impl Links {
         work_bits: u8,
         shutdown: Shutdown,
     ) -> Self {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-        Self { registry, directory, client_ca, apex, port, work_bits, shutdown, handshakes, count: AtomicU64::new(0) }
+        Self {
+            registry,
+            directory,
+            client_ca,
+            apex,
+            port,
+            work_bits,
+            shutdown,
+            handshakes: Room::new(HANDSHAKES, HANDSHAKES_EACH),
+            registrations: Room::new(REGISTRATIONS, REGISTRATIONS_EACH),
+            count: AtomicU64::new(0),
+        }
     }
 
     /// Accepts connections until the node stops, then tells the clients and closes the endpoint.
@@ -124,12 +145,12 @@ impl Links {
     }
 
     fn admit(self: &Arc<Self>, incoming: Incoming) {
-        if self.handshakes.available_permits() < HANDSHAKES - HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
+        if self.handshakes.taken() > HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
             // Fails only for a packet that was a retry's answer, which `may_retry` excludes.
             let _ = incoming.retry();
             return;
         }
-        let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
+        let Some(place) = self.handshakes.enter(incoming.remote_address().ip()) else {
             incoming.refuse();
             return;
         };
@@ -144,7 +165,7 @@ impl Links {
                     Err(_) => return tracing::debug!("the handshake of a link took too long"),
                 };
                 let mut task = LinkTask::new(links, connection.clone());
-                let outcome = task.run(permit).await;
+                let outcome = task.run(place).await;
                 task.finish();
                 match outcome {
                     Ok(()) => connection.close(CLOSE_NORMAL.into(), b""),
@@ -196,10 +217,10 @@ impl LinkTask {
         }
     }
 
-    async fn run(&mut self, permit: tokio::sync::OwnedSemaphorePermit) -> Result<(), LinkError> {
+    async fn run(&mut self, place: Place) -> Result<(), LinkError> {
         let opened = timeout(GREETING_TIMEOUT, self.connection.accept_bi());
         let (mut send, mut recv) = opened.await.map_err(|_| LinkError::Slow("control stream"))??;
-        let mut unregistered = Some(permit);
+        let mut unregistered = Some(place);
         let mut deadline = Instant::now() + GREETING_TIMEOUT;
         loop {
             let Some(body) = self.next(&mut send, &mut recv, unregistered.is_some().then_some(deadline)).await? else {
@@ -210,8 +231,10 @@ impl LinkTask {
                 let frame: ClientFrame<'_> = codec::decode(&body).map_err(FramedError::from)?;
                 (frame.id, self.session.handle(&frame)?)
             };
-            if let Step::Welcome { .. } = step {
+            if let Step::Welcome { client: None, .. } = step {
                 deadline = Instant::now() + REGISTRATION_TIMEOUT;
+                let address = self.connection.remote_address().ip();
+                unregistered = Some(self.links.registrations.enter(address).ok_or(LinkError::Full)?);
             }
             if let Some(reply) = self.take(id, step).await? {
                 write(&mut send, &reply).await?;
@@ -294,6 +317,7 @@ impl LinkTask {
         let (connection, probes) = (self.connection.clone(), self.probes.0.clone());
         let link = self.links.registry.enter(client, instance, connection, probes).map_err(|_| LinkError::Full)?;
         tracing::info!(?client, "a link is up");
+        endpoint::widen(&self.connection);
         self.entered = Some(link);
         Ok(())
     }

@@ -40,10 +40,13 @@ const TCP_BACKLOG: i32 = 1024;
 /// A link is dead when nothing was heard for this long; clients keep it alive three times as often.
 const LINK_IDLE: Duration = Duration::from_secs(30);
 
-/// Streams a client may open at a time: its control stream and some spare. Each costs memory up front.
-const STREAMS_FROM_CLIENT: u32 = 16;
+/// Streams a client may open at a time: its control stream. Nobody would read what comes on another.
+const STREAMS_FROM_CLIENT: u32 = 1;
 
-/// Bytes a client may have on the way to us on all streams of a link.
+/// Bytes that a peer may have on the way to us before we know it: some control frames.
+const STRANGER_RECEIVE_WINDOW_BYTES: u32 = 128 << 10;
+
+/// Bytes that a known client may have on the way to us on all streams of a link.
 const LINK_RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Opens a listening TCP socket, ready for tokio. An IPv6 address serves IPv6 only, so both families can be given.
@@ -119,7 +122,12 @@ fn transport() -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_FROM_CLIENT))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_idle_timeout(Some(IdleTimeout::try_from(LINK_IDLE).expect("30 s is far below the bound of 2^62 ms")))
-        .receive_window(VarInt::from_u32(LINK_RECEIVE_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(STRANGER_RECEIVE_WINDOW_BYTES))
         .datagram_receive_buffer_size(None);
     config
+}
+
+/// Lets the peer of a link send at full speed from now on: it is known.
+pub fn widen(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(LINK_RECEIVE_WINDOW_BYTES));
 }

@@ -1,0 +1,269 @@
+//! A node against peers that do not behave: all in this process, over loopback, on ports that the system draws.
+
+use client_lite::{Event, TunnelOptions, run_tunnel};
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use specter_server::{
+    config::{Advertise, Config, CredentialsSource},
+    identity::{Credentials, pki, provider},
+    run::{self, Running},
+    shutdown::Shutdown,
+};
+use specter_wire::{
+    codec,
+    link::{ClientFrame, Request},
+    name::Hostname,
+    version::ALPN_LINK,
+};
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime::{self, Runtime},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+/// Longest that a test waits for what must come.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, event).await.unwrap_or_else(|_| panic!("{what} did not come in time"))
+}
+
+struct Node {
+    folder: tempfile::TempDir,
+    running: Option<Running>,
+}
+
+impl Node {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let certs = folder.path().join("certs");
+        pki::init(&certs, "localhost", SystemTime::now()).expect("certificates");
+        let any = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        let config = Config {
+            advertise: Advertise { host: "localhost".to_owned(), port: 0 },
+            listen_tcp: any.clone(),
+            listen_udp: any.clone(),
+            listen_http: any,
+            data_dir: folder.path().join("node"),
+            credentials: CredentialsSource::Directory(certs.clone()),
+            apexes: vec![Hostname::parse("localhost").expect("a name")],
+            certificates: Vec::new(),
+            log: "off".to_owned(),
+            log_json: false,
+            work_bits: 0,
+            workers: 1,
+        };
+        let credentials = Credentials::from_directory(&certs).expect("credentials");
+        let running = run::start(config, credentials, Shutdown::new()).await.expect("the node starts");
+        Self { folder, running: Some(running) }
+    }
+
+    fn tcp(&self) -> SocketAddr {
+        self.running.as_ref().expect("running").tcp[0]
+    }
+
+    fn udp(&self) -> SocketAddr {
+        self.running.as_ref().expect("running").udp[0]
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let pem = std::fs::read(self.folder.path().join("certs/gateway-ca.crt")).expect("the CA");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&pem).expect("PEM")).expect("a CA");
+        roots
+    }
+
+    fn tls(&self, alpn: &[u8]) -> ClientConfig {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config
+    }
+
+    /// A visitor's connection.
+    async fn visit(&self, host: &str, alpn: &[u8]) -> TlsStream<TcpStream> {
+        let tcp = TcpStream::connect(self.tcp()).await.expect("the node listens");
+        let name = ServerName::try_from(host.to_owned()).expect("a name");
+        TlsConnector::from(Arc::new(self.tls(alpn))).connect(name, tcp).await.expect("TLS")
+    }
+
+    /// The status line that a visitor gets for one request on a connection of its own.
+    async fn status(&self, host: &str) -> String {
+        let mut stream = self.visit(host, b"http/1.1").await;
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        soon("the answer", stream.read_to_end(&mut answer)).await.ok();
+        String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// An endpoint that dials the node without any certificate.
+    fn strangers(&self) -> quinn::Endpoint {
+        let mut tls = self.tls(ALPN_LINK);
+        tls.resumption = rustls::client::Resumption::disabled();
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC")));
+        let mut transport = quinn::TransportConfig::default();
+        transport.keep_alive_interval(Some(Duration::from_secs(8)));
+        config.transport_config(Arc::new(transport));
+        let mut endpoint = quinn::Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("an endpoint");
+        endpoint.set_default_client_config(config);
+        endpoint
+    }
+
+    fn client_config(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        let apex = self.tcp().port();
+        let text = format!("version: 2\napex: localhost:{apex}\ncaFile: certs/gateway-ca.crt\ntunnels:\n{text}");
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The runtime of the test ends what still runs.
+        self.running.take();
+    }
+}
+
+/// A client on a runtime of its own, so that it can be killed without a word.
+struct Client {
+    runtime: Option<Runtime>,
+    host: String,
+}
+
+impl Client {
+    async fn start(config: PathBuf) -> Self {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let (sender, mut events) = mpsc::channel(64);
+        runtime.spawn(async move {
+            let outcome = run_tunnel(TunnelOptions::new(config), sender, CancellationToken::new()).await;
+            panic!("the client ended: {outcome:?}");
+        });
+        let published = async {
+            while let Some(event) = events.recv().await {
+                if let Event::Published { url, .. } = event {
+                    return url;
+                }
+            }
+            panic!("the client ended");
+        };
+        let url = soon("a tunnel", published).await;
+        let host = url.split("://").nth(1).and_then(|rest| rest.split(':').next()).expect("a host").to_owned();
+        // Nobody listens any more, which holds nothing up.
+        drop(events);
+        Self { runtime: Some(runtime), host }
+    }
+
+    /// As `kill -9` does: the node hears nothing.
+    fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Answers each request on a connection by its number, counted from 0; None hangs up.
+async fn target<F>(answer: F) -> SocketAddr
+where
+    F: Fn(usize) -> Option<&'static str> + Send + Clone + 'static,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                for number in 0.. {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        match stream.read_u8().await {
+                            Ok(byte) => head.push(byte),
+                            Err(_) => return,
+                        }
+                    }
+                    match answer(number) {
+                        Some(text) => stream.write_all(text.as_bytes()).await.expect("written"),
+                        None => return,
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// More than a node has room for from one address.
+const STRANGERS: usize = 200;
+
+const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+#[tokio::test]
+async fn a_stranger_can_make_the_node_hold_little() {
+    let node = Node::start().await;
+    let dialled = node.strangers().connect(node.udp(), "localhost").expect("dialled");
+    let connection = soon("the link", dialled).await.expect("connected");
+    let mut taken = 0;
+    let mut streams = Vec::new();
+    let chunk = vec![7; 16 << 10];
+    // Whatever is taken lies in the node's memory: nobody there reads these streams.
+    while let Ok(Ok((mut stream, answer))) = timeout(Duration::from_secs(1), connection.open_bi()).await {
+        while let Ok(Ok(count)) = timeout(Duration::from_secs(1), stream.write(&chunk)).await {
+            taken += count;
+        }
+        streams.push((stream, answer));
+    }
+    assert!(taken <= 256 << 10, "{} streams took {taken} bytes", streams.len());
+}
+
+#[tokio::test]
+async fn strangers_who_dawdle_keep_nobody_else_out() {
+    let node = Node::start().await;
+    let address = target(|_| Some(HELLO)).await;
+    let config = node.client_config("client.yaml", &format!("  - target: http://{address}\n"));
+    drop(Client::start(config.clone()).await);
+    let endpoint = node.strangers();
+    let mut strangers = Vec::new();
+    for _ in 0..STRANGERS {
+        let Ok(connection) = soon("an answer", endpoint.connect(node.udp(), "localhost").expect("dialled")).await else {
+            break;
+        };
+        let Some(control) = soon("a welcome", greet(&connection)).await else { break };
+        strangers.push((connection, control));
+    }
+    assert!(strangers.len() < STRANGERS, "strangers from one address take all the room there is");
+    let client = Client::start(config).await;
+    assert_eq!(node.status(&client.host).await, "HTTP/1.1 200 OK");
+}
+
+/// Greets as a client without a certificate, and reads the answer.
+async fn greet(connection: &quinn::Connection) -> Option<(quinn::SendStream, quinn::RecvStream)> {
+    let (mut control, mut answers) = connection.open_bi().await.ok()?;
+    let mut buffer = [0; 256];
+    let hello = ClientFrame { id: 1, request: Request::Hello { instance: 1, agent: "stranger" } };
+    control.write_all(codec::encode(&hello, &mut buffer).expect("fits")).await.ok()?;
+    answers.read_chunk(1, true).await.ok()??;
+    Some((control, answers))
+}
+
