@@ -246,7 +246,8 @@ async fn strangers_who_dawdle_keep_nobody_else_out() {
     let endpoint = node.strangers();
     let mut strangers = Vec::new();
     for _ in 0..STRANGERS {
-        let Ok(connection) = soon("an answer", endpoint.connect(node.udp(), "localhost").expect("dialled")).await else {
+        let Ok(connection) = soon("an answer", endpoint.connect(node.udp(), "localhost").expect("dialled")).await
+        else {
             break;
         };
         let Some(control) = soon("a welcome", greet(&connection)).await else { break };
@@ -266,4 +267,3 @@ async fn greet(connection: &quinn::Connection) -> Option<(quinn::SendStream, qui
     answers.read_chunk(1, true).await.ok()??;
     Some((control, answers))
 }
-

@@ -113,6 +113,8 @@ pub(super) fn to_target(
     remove_hop_by_hop(headers);
     // The gateway has told the visitor to go on already.
     headers.remove(header::EXPECT);
+    // It announces fields that would follow the body of this hop.
+    headers.remove(header::TRAILER);
     let spoofed: Vec<HeaderName> = headers.keys().filter(|name| is_about_visitor(name)).cloned().collect();
     for name in spoofed {
         headers.remove(name);

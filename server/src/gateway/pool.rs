@@ -1,38 +1,35 @@
-//! HTTP connections to targets: each runs over one stream of a link and is used again while it stays open.
+//! HTTP connections to targets: each runs over one stream of a link, and serves one request after the other.
 //!
-//! A stream a request would cost 25 to 60 % more CPU. The pool is hyper's; its "host" is the tunnel's key.
+//! A stream a request would cost 25 to 60 % more CPU. Connections are kept for a link and a tunnel, so that those of a
+//! link that is gone or doubted are not used for the next visitor.
 
-use super::body::Upload;
-use crate::route::{LinkStream, Refusal, Router, read_status};
-use http::Uri;
-use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{Connected, Connection},
-    },
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+use super::{
+    answered::Answered,
+    body::{Progress, Upload},
 };
-use specter_wire::{error::ErrorCode, name::Hostname, stream::StreamKind};
+use crate::{
+    route::{Refusal, Way},
+    shutdown::Shutdown,
+};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use specter_wire::{error::ErrorCode, id::LinkId, name::Hostname, stream::StreamKind};
 use std::{
-    error::Error,
-    future::Future,
-    io,
-    net::{Ipv6Addr, SocketAddr},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-/// Requests to targets over pooled connections.
-pub(super) type Pool = Client<Connector, Upload>;
+use tokio::time::{Instant, interval, timeout};
 
 /// An unused connection is closed after this long: targets commonly close theirs after 60 s or more.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Unused connections kept for one tunnel.
+/// Unused connections kept for one tunnel on one link.
 const IDLE_PER_TUNNEL: usize = 256;
+
+/// A connection that was given back has only to notice that its last answer is over.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest head of a target's answer.
 const HEAD_BYTES: usize = 64 << 10;
@@ -41,121 +38,146 @@ const HEAD_BYTES: usize = 64 << 10;
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
-/// Connections that speak HTTP/1.1 to targets.
-pub(super) fn http1(router: Arc<Router>) -> Pool {
-    Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(IDLE_PER_TUNNEL)
-        .pool_timer(TokioTimer::new())
-        .timer(TokioTimer::new())
-        .http1_max_buf_size(HEAD_BYTES)
-        .set_host(false)
-        .build(Connector { router, kind: StreamKind::Http1 })
-}
+/// Connections of one tunnel over one link.
+type Key = (LinkId, Hostname);
 
-/// Connections that speak HTTP/2 to targets, one for each tunnel.
-pub(super) fn http2(router: Arc<Router>) -> Pool {
-    Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(IDLE)
-        .pool_timer(TokioTimer::new())
-        .timer(TokioTimer::new())
-        .http2_only(true)
-        .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-        .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
-        .set_host(false)
-        .build(Connector { router, kind: StreamKind::Http2 })
-}
-
-/// The refusal at the bottom of a failed request, if it was one.
-pub(super) fn refusal(error: &(dyn Error + 'static)) -> Option<Refusal> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(refusal) = error.downcast_ref::<Refusal>() {
-            return Some(*refusal);
-        }
-        // An `io::Error` that wraps another error names that one's source as its own: look inside first.
-        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
-            && let Some(refusal) = refusal(inner)
-        {
-            return Some(refusal);
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// Opens a stream where hyper wants a connection.
+/// The connections that may be used again. Clones share them.
 #[derive(Clone)]
-pub(super) struct Connector {
-    router: Arc<Router>,
-    kind: StreamKind,
+pub(super) struct Pool {
+    parked: Arc<Mutex<Parked>>,
+    shutdown: Shutdown,
 }
 
-impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<Answered>;
-    type Error = Refusal;
-    type Future = Pin<Box<dyn Future<Output = Result<TokioIo<Answered>, Refusal>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let (router, kind) = (self.router.clone(), self.kind);
-        Box::pin(async move {
-            let hostname = uri.host().and_then(|host| Hostname::parse(host).ok());
-            let hostname = hostname.ok_or(Refusal(ErrorCode::Malformed))?;
-            // Many visitors share the stream: it names none.
-            let nobody = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-            let stream = router.open(&hostname, kind, nobody).await?;
-            Ok(TokioIo::new(Answered { stream, connected: false }))
-        })
-    }
+#[derive(Default)]
+struct Parked {
+    /// Unused ones, the last used at the end.
+    http1: HashMap<Key, Vec<(http1::SendRequest<Upload>, Instant)>>,
+    /// One a key, used by all requests at once.
+    http2: HashMap<Key, http2::SendRequest<Upload>>,
 }
 
-/// A stream whose status byte is taken off the front of what is read; a refusal fails the first read.
-pub(super) struct Answered {
-    stream: LinkStream,
-    connected: bool,
+/// A connection that can take a request.
+pub(super) enum Connection {
+    Http1(http1::SendRequest<Upload>),
+    Http2(http2::SendRequest<Upload>),
 }
 
-impl Connection for Answered {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
+/// The right to give a connection back when its answer is over.
+pub(super) struct Lease {
+    pool: Pool,
+    key: Key,
+    connection: http1::SendRequest<Upload>,
+    upload: Arc<Progress>,
 }
 
-impl AsyncRead for Answered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if !this.connected {
-            let mut byte = [0];
-            let mut status = ReadBuf::new(&mut byte);
-            ready!(AsyncRead::poll_read(Pin::new(&mut this.stream.recv), context, &mut status))?;
-            match status.filled() {
-                [status] => read_status(*status)?,
-                _ => return Poll::Ready(Err(Refusal(ErrorCode::NoLiveLink).into())),
+impl Pool {
+    pub(super) fn new(shutdown: Shutdown) -> Self {
+        let pool = Self { parked: Arc::default(), shutdown: shutdown.clone() };
+        let sweeper = pool.clone();
+        shutdown.clone().spawn(async move {
+            let mut round = interval(IDLE / 2);
+            loop {
+                tokio::select! {
+                    () = shutdown.stopping() => return,
+                    _ = round.tick() => sweeper.lock().sweep(Instant::now()),
+                }
             }
-            this.connected = true;
+        });
+        pool
+    }
+
+    /// A connection that was used before and still works.
+    pub(super) async fn take(&self, way: &Way, hostname: &Hostname, kind: StreamKind) -> Option<Connection> {
+        let key = (way.link().id(), hostname.clone());
+        if kind == StreamKind::Http2 {
+            let mut connection = self.lock().http2.get(&key)?.clone();
+            return match timeout(READY_TIMEOUT, connection.ready()).await {
+                Ok(Ok(())) => Some(Connection::Http2(connection)),
+                Ok(Err(_)) | Err(_) => None,
+            };
         }
-        AsyncRead::poll_read(Pin::new(&mut this.stream.recv), context, buffer)
+        loop {
+            let (mut connection, _) = self.lock().http1.get_mut(&key)?.pop()?;
+            // One that is not was closed by the target meanwhile, most likely.
+            if let Ok(Ok(())) = timeout(READY_TIMEOUT, connection.ready()).await {
+                return Some(Connection::Http1(connection));
+            }
+        }
+    }
+
+    /// A new connection over a new stream. The target is dialled meanwhile: its refusal fails the first request.
+    ///
+    /// # Errors
+    /// As [`Way::open`].
+    pub(super) async fn open(
+        &self,
+        way: &Way,
+        hostname: &Hostname,
+        kind: StreamKind,
+        visitor: SocketAddr,
+    ) -> Result<Connection, Refusal> {
+        let io = TokioIo::new(Answered::new(way.open(hostname, kind, visitor).await?));
+        // Neither handshake waits for the target; both fail only when the stream has failed already.
+        if kind == StreamKind::Http2 {
+            let handshake = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+                .handshake(io);
+            let (connection, driver) = handshake.await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
+            self.shutdown.spawn(drive(driver));
+            self.lock().http2.insert((way.link().id(), hostname.clone()), connection.clone());
+            return Ok(Connection::Http2(connection));
+        }
+        let handshake = http1::Builder::new().max_buf_size(HEAD_BYTES).handshake(io);
+        let (connection, driver) = handshake.await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
+        self.shutdown.spawn(drive(driver.with_upgrades()));
+        Ok(Connection::Http1(connection))
+    }
+
+    /// The right to use `connection` again after the answer that it is giving.
+    pub(super) fn lease(
+        &self,
+        way: &Way,
+        hostname: &Hostname,
+        connection: http1::SendRequest<Upload>,
+        upload: Arc<Progress>,
+    ) -> Box<Lease> {
+        Box::new(Lease { pool: self.clone(), key: (way.link().id(), hostname.clone()), connection, upload })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Parked> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl AsyncWrite for Answered {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.stream.send), context, bytes)
+impl Parked {
+    fn sweep(&mut self, now: Instant) {
+        self.http1.retain(|_, connections| {
+            connections.retain(|(connection, since)| !connection.is_closed() && now - *since < IDLE);
+            !connections.is_empty()
+        });
+        self.http2.retain(|_, connection| !connection.is_closed());
     }
+}
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.stream.send), context)
+impl Lease {
+    /// The answer is over. A connection whose request is still being sent is not kept.
+    pub(super) fn give_back(self) {
+        if self.connection.is_closed() || !self.upload.is_done() {
+            return;
+        }
+        let mut parked = self.pool.lock();
+        let connections = parked.http1.entry(self.key).or_default();
+        if connections.len() < IDLE_PER_TUNNEL {
+            connections.push((self.connection, Instant::now()));
+        }
     }
+}
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.stream.send), context)
+/// Runs a connection. Its end is told to whoever uses it.
+async fn drive(driver: impl Future<Output = Result<(), hyper::Error>>) {
+    if let Err(error) = driver.await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "a connection to a target failed");
     }
 }
