@@ -104,8 +104,17 @@ impl Node {
 
     /// The status line that a visitor gets for one request on a connection of its own.
     async fn status(&self, host: &str) -> String {
+        self.ask(host, &format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await
+    }
+
+    /// The same for a request that nobody may repeat.
+    async fn post(&self, host: &str) -> String {
+        self.ask(host, &format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+            .await
+    }
+
+    async fn ask(&self, host: &str, request: &str) -> String {
         let mut stream = self.visit(host, b"http/1.1").await;
-        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = Vec::new();
         soon("the answer", stream.read_to_end(&mut answer)).await.ok();
@@ -246,7 +255,8 @@ async fn strangers_who_dawdle_keep_nobody_else_out() {
     let endpoint = node.strangers();
     let mut strangers = Vec::new();
     for _ in 0..STRANGERS {
-        let Ok(connection) = soon("an answer", endpoint.connect(node.udp(), "localhost").expect("dialled")).await else {
+        let Ok(connection) = soon("an answer", endpoint.connect(node.udp(), "localhost").expect("dialled")).await
+        else {
             break;
         };
         let Some(control) = soon("a welcome", greet(&connection)).await else { break };
@@ -265,5 +275,13 @@ async fn greet(connection: &quinn::Connection) -> Option<(quinn::SendStream, qui
     control.write_all(codec::encode(&hello, &mut buffer).expect("fits")).await.ok()?;
     answers.read_chunk(1, true).await.ok()??;
     Some((control, answers))
+}
+
+#[tokio::test]
+async fn an_http2_visitor_that_says_nothing_is_sent_away_within_the_time_of_a_head() {
+    let node = Node::start().await;
+    let mut stream = node.visit("nobody.localhost", b"h2").await;
+    let mut answer = Vec::new();
+    soon("the end", stream.read_to_end(&mut answer)).await.ok();
 }
 
