@@ -1,5 +1,6 @@
 //! Bodies on their way between visitor and target.
 
+use super::headers;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -66,7 +67,13 @@ impl Body for Upload {
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             this.progress.touch();
             this.stall = None;
-            return Poll::Ready(frame.map(|frame| Ok(frame?)));
+            return Poll::Ready(frame.map(|frame| {
+                let mut frame = frame?;
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trailers_to_target(trailers);
+                }
+                Ok(frame)
+            }));
         }
         let stall = this.stall.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
         ready!(stall.as_mut().poll(context));
