@@ -1,6 +1,6 @@
 //! Bodies on their way between visitor and target.
 
-use super::pool::Lease;
+use super::{headers, pool::Lease};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -89,7 +89,13 @@ impl Body for Upload {
         if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) {
             this.progress.moved(frame.is_none() || body.is_end_stream());
             this.stall = None;
-            return Poll::Ready(frame.map(|frame| Ok(frame?)));
+            return Poll::Ready(frame.map(|frame| {
+                let mut frame = frame?;
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trailers_to_target(trailers);
+                }
+                Ok(frame)
+            }));
         }
         let stall = this.stall.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
         ready!(stall.as_mut().poll(context));

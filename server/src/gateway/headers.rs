@@ -32,18 +32,11 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Names by which proxies tell the visitor's address; compared after `_` is read as `-`, as many targets do.
-const ABOUT_VISITOR: [&str; 8] = [
-    "forwarded",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "cf-connecting-ipv6",
-    "fastly-client-ip",
-];
-const ABOUT_VISITOR_PREFIXES: [&str; 3] = ["x-forwarded-", "x-client-cert", "x-original-"];
+/// Names by which proxies tell the visitor's address; compared after all punctuation is read as `-`, because many targets
+/// know fields by the names of variables (`HTTP_X_FORWARDED_FOR`), which hold none.
+const ABOUT_VISITOR: [&str; 6] =
+    ["forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "fastly-client-ip"];
+const ABOUT_VISITOR_PREFIXES: [&str; 4] = ["x-forwarded-", "x-client-cert", "x-original-", "cf-"];
 
 /// The host that a request names, with its port if it has one.
 ///
@@ -115,10 +108,7 @@ pub(super) fn to_target(
     headers.remove(header::EXPECT);
     // It announces fields that would follow the body of this hop.
     headers.remove(header::TRAILER);
-    let spoofed: Vec<HeaderName> = headers.keys().filter(|name| is_about_visitor(name)).cloned().collect();
-    for name in spoofed {
-        headers.remove(name);
-    }
+    remove_about_visitor(headers);
 
     let hops = headers.get(HOPS).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok()).unwrap_or(0);
     if hops >= HOPS_MAX {
@@ -148,6 +138,12 @@ pub(super) fn to_target(
     Ok(())
 }
 
+/// Makes the fields behind a visitor's body fit for the target, which may take them for headers.
+pub(super) fn trailers_to_target(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    remove_about_visitor(trailers);
+}
+
 /// Makes a target's headers fit for the visitor.
 pub(super) fn to_visitor(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
@@ -168,8 +164,15 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+fn remove_about_visitor(headers: &mut HeaderMap) {
+    let spoofed: Vec<HeaderName> = headers.keys().filter(|name| is_about_visitor(name)).cloned().collect();
+    for name in spoofed {
+        headers.remove(name);
+    }
+}
+
 fn is_about_visitor(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
+    let name = name.as_str().replace(|character: char| !character.is_ascii_alphanumeric(), "-");
     ABOUT_VISITOR.contains(&name.as_str()) || ABOUT_VISITOR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -213,14 +216,23 @@ mod tests {
             ("true-client-ip", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
             ("x-client-cert-subject", "root"),
+            ("x.forwarded.for", "6.6.6.6"),
+            ("cf-ipcountry", "XX"),
         ]);
         assert_eq!(map.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["192.0.2.7"]);
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(map["x-forwarded-host"], "a.example.com:8443");
         assert_eq!(map["forwarded"], "for=192.0.2.7;host=\"a.example.com:8443\";proto=https");
         assert_eq!(map["host"], "127.0.0.1:5173");
-        for gone in ["x_forwarded_for", "x-forwarded-anything", "x-real-ip", "true-client-ip", "x-client-cert-subject"]
-        {
+        for gone in [
+            "x_forwarded_for",
+            "x.forwarded.for",
+            "x-forwarded-anything",
+            "x-real-ip",
+            "true-client-ip",
+            "x-client-cert-subject",
+            "cf-ipcountry",
+        ] {
             assert!(!map.contains_key(gone), "{gone}");
         }
     }
@@ -280,6 +292,13 @@ mod tests {
             assert_eq!(ask("/", fields), Err(Failure::BadHost));
         }
         assert_eq!(ask("/", &[("host", "a.example.com:x")]), Err(Failure::BadHost));
+    }
+
+    #[test]
+    fn trailers_tell_nothing_about_the_visitor() {
+        let mut map = headers(&[("x-forwarded-for", "6.6.6.6"), ("x_real_ip", "6.6.6.6"), ("grpc-status", "0")]);
+        trailers_to_target(&mut map);
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["grpc-status"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
 /// A request's head must be here in this time; it also bounds the wait for the next request on a connection.
@@ -43,6 +43,9 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 
 /// An HTTP/2 connection without a request is closed after this long.
 const HTTP2_IDLE: Duration = Duration::from_secs(120);
+
+/// A connection that was asked to end and never had a request has this long to do so.
+const HTTP2_FAREWELL: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve_http1(
     gateway: &Arc<Gateway>,
@@ -99,7 +102,8 @@ pub(super) async fn serve_http2(
         .keep_alive_timeout(HTTP2_PING)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let mut idle_until = Instant::now() + HTTP2_IDLE;
+    // The first request is awaited no longer than in HTTP/1.1: this bounds the preface, too.
+    let mut idle_until = Instant::now() + HEAD_TIMEOUT;
     let mut seen = 0;
     let outcome = loop {
         tokio::select! {
@@ -113,7 +117,14 @@ pub(super) async fn serve_http2(
                 let requests = visit.requests.load(Ordering::Relaxed);
                 if requests == seen {
                     connection.as_mut().graceful_shutdown();
-                    break connection.await;
+                    match timeout(HTTP2_FAREWELL, &mut connection).await {
+                        Ok(outcome) => break outcome,
+                        // hyper waits without an end for a preface that does not come.
+                        Err(_) if visit.requests.load(Ordering::Relaxed) == 0 => {
+                            return tracing::debug!("an HTTP/2 visitor said nothing");
+                        }
+                        Err(_) => break connection.await,
+                    }
                 }
                 seen = requests;
                 idle_until = Instant::now() + HTTP2_IDLE;

@@ -32,7 +32,11 @@ where
         let mut count = 0_u64;
         loop {
             // Without a place the connection waits in the kernel's queue, where it costs nothing here.
-            let Ok(place) = gateway.visitors.clone().acquire_owned().await else { return };
+            let place = tokio::select! {
+                () = shutdown.stopping() => return,
+                place = gateway.visitors.clone().acquire_owned() => place,
+            };
+            let Ok(place) = place else { return };
             let accepted = tokio::select! {
                 () = shutdown.stopping() => return,
                 accepted = listener.accept() => accepted,
@@ -47,14 +51,8 @@ where
             };
             count += 1;
             let span = tracing::debug_span!("visitor", id = count, %peer);
-            let visit = serve(gateway.clone(), Socket::new(stream), peer);
-            shutdown.spawn(
-                async move {
-                    visit.await;
-                    drop(place);
-                }
-                .instrument(span),
-            );
+            let visit = serve(gateway.clone(), Socket::new(stream, place), peer);
+            shutdown.spawn(visit.instrument(span));
         }
     });
     Ok(())

@@ -11,6 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::{Sleep, sleep},
 };
 
@@ -29,9 +30,10 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// The connection.
+/// The connection. It holds the visitor's place, whoever carries its bytes after an upgrade.
 pub(super) struct Socket {
     stream: TcpStream,
+    _place: OwnedSemaphorePermit,
     /// Read from the kernel and not yet taken; freed as soon as it is empty.
     surplus: Vec<u8>,
     taken: usize,
@@ -39,11 +41,11 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
         // Both only tune: a socket on which they fail is about to fail anyway.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
-        Self { stream, surplus: Vec::new(), taken: 0, stall: None }
+        Self { stream, _place: place, surplus: Vec::new(), taken: 0, stall: None }
     }
 
     /// Makes the kernel tell the visitor of an error (RST) instead of an end when the connection is dropped.
@@ -132,15 +134,18 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
+        sync::Semaphore,
         time::Instant,
     };
 
     async fn pair() -> (TcpStream, Socket) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let near = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connected");
-        (near, Socket::new(listener.accept().await.expect("accepted").0))
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
+        (near, Socket::new(listener.accept().await.expect("accepted").0, place))
     }
 
     #[tokio::test]
@@ -160,6 +165,16 @@ mod tests {
         }
         assert_eq!(read, sent);
         assert_eq!(socket.surplus.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_visitor_keeps_its_place_as_long_as_its_connection_whoever_holds_it() {
+        let (_near, socket) = pair().await;
+        let places = socket._place.semaphore().clone();
+        let upgraded: Box<dyn AsyncRead> = Box::new(socket);
+        assert_eq!(places.available_permits(), 0);
+        drop(upgraded);
+        assert_eq!(places.available_permits(), 1);
     }
 
     #[tokio::test(start_paused = true)]

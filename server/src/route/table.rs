@@ -8,6 +8,7 @@ use crate::node::{self, Handle};
 use quick_cache::sync::Cache;
 use specter_wire::name::Hostname;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// Names remembered. Each takes about 350 bytes.
 const NAMES: usize = 8_192;
@@ -39,6 +40,10 @@ impl Table {
             let registered = self.store.hint_get(&key::hostname(hostname)).await?.is_some();
             Ok((registered, Instant::now()))
         };
-        self.known.get_or_insert_async(hostname, look_up).await.map(|(registered, _)| registered)
+        // Those who wait for somebody else's look-up wait no longer than for their own, and if it fails, not in a row.
+        match timeout(PATIENCE, self.known.get_or_insert_async(hostname, look_up)).await {
+            Ok(answer) => answer.map(|(registered, _)| registered),
+            Err(_) => Err(node::Error::Unavailable),
+        }
     }
 }
