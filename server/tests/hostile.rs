@@ -229,6 +229,30 @@ const STRANGERS: usize = 200;
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 #[tokio::test]
+async fn the_first_visitor_after_a_killed_client_came_back_is_served() {
+    let node = Node::start().await;
+    let address = target(|_| Some(HELLO)).await;
+    let config = node.client_config("client.yaml", &format!("  - target: http://{address}\n"));
+    let mut client = Client::start(config.clone()).await;
+    assert_eq!(node.post(&client.host).await, "HTTP/1.1 200 OK");
+    client.kill();
+    let again = Client::start(config).await;
+    assert_eq!(again.host, client.host);
+    assert_eq!(node.post(&again.host).await, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn a_visitor_never_pays_for_a_target_that_closes_idle_connections() {
+    let node = Node::start().await;
+    // Hangs up as soon as a second request comes: what a target's own timeout looks like when both cross on the way.
+    let address = target(|number| (number == 0).then_some(HELLO)).await;
+    let client = Client::start(node.client_config("client.yaml", &format!("  - target: http://{address}\n"))).await;
+    for _ in 0..3 {
+        assert_eq!(node.status(&client.host).await, "HTTP/1.1 200 OK");
+    }
+}
+
+#[tokio::test]
 async fn a_stranger_can_make_the_node_hold_little() {
     let node = Node::start().await;
     let dialled = node.strangers().connect(node.udp(), "localhost").expect("dialled");
@@ -275,6 +299,51 @@ async fn greet(connection: &quinn::Connection) -> Option<(quinn::SendStream, qui
     control.write_all(codec::encode(&hello, &mut buffer).expect("fits")).await.ok()?;
     answers.read_chunk(1, true).await.ok()??;
     Some((control, answers))
+}
+
+#[tokio::test]
+async fn a_target_over_http2_sees_one_host() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let (seen, mut sees) = mpsc::channel(4);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let seen = seen.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let seen = seen.clone();
+                async move {
+                    let authority = request.uri().authority().map(ToString::to_string);
+                    let host = request.headers().get("host").map(|host| host.to_str().expect("text").to_owned());
+                    seen.send((authority, host)).await.expect("the test waits");
+                    Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Empty::<bytes::Bytes>::new()))
+                }
+            });
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                    .serve_connection(hyper_util::rt::TokioIo::new(stream), service),
+            );
+        }
+    });
+    let node = Node::start().await;
+    let client = Client::start(node.client_config("client.yaml", &format!("  - target: http://{address}\n"))).await;
+    let stream = node.visit(&client.host, b"h2").await;
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = http::Request::post(format!("https://{}:{}/call", client.host, node.tcp().port()))
+        .version(http::Version::HTTP_2)
+        .header("content-type", "application/grpc")
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .expect("a request");
+    let response = soon("the answer", sender.send_request(request)).await.expect("answered");
+    assert_eq!(response.status(), 200);
+    let (authority, host) = soon("the request", sees.recv()).await.expect("seen");
+    assert_eq!(authority, Some(address.to_string()), "the target's own name, as for HTTP/1.1");
+    assert!(host.is_none_or(|host| host == address.to_string()));
 }
 
 #[tokio::test]

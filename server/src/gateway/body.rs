@@ -35,7 +35,8 @@ impl Progress {
 
 /// A visitor's request body.
 pub(super) struct Upload {
-    body: Incoming,
+    /// None when there is nothing to send.
+    body: Option<Incoming>,
     progress: Arc<Progress>,
     stall: Option<Pin<Box<Sleep>>>,
 }
@@ -51,7 +52,12 @@ pub(super) enum UploadError {
 
 impl Upload {
     pub(super) fn new(body: Incoming, progress: Arc<Progress>) -> Self {
-        Self { body, progress, stall: None }
+        Self { body: Some(body), progress, stall: None }
+    }
+
+    /// The body of a request that has none.
+    pub(super) fn empty(progress: Arc<Progress>) -> Self {
+        Self { body: None, progress, stall: None }
     }
 }
 
@@ -64,7 +70,8 @@ impl Body for Upload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = &mut *self;
-        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
             this.progress.touch();
             this.stall = None;
             return Poll::Ready(frame.map(|frame| {
@@ -81,11 +88,11 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

@@ -1,6 +1,8 @@
 //! HTTP connections to targets: each runs over one stream of a link and is used again while it stays open.
 //!
-//! A stream a request would cost 25 to 60 % more CPU. The pool is hyper's; its "host" is the tunnel's key.
+//! A stream a request would cost 25 to 60 % more CPU. The pools are hyper's. A connection is used again only while no newer
+//! link serves its tunnel: the first thing that a client does when it comes back is to publish, and what was opened before
+//! may lead to a link that is dead and not known to be.
 
 use super::body::Upload;
 use crate::route::{LinkStream, Refusal, Router, read_status};
@@ -12,8 +14,10 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use specter_wire::{error::ErrorCode, name::Hostname, stream::StreamKind};
+use quick_cache::sync::Cache;
+use specter_wire::{error::ErrorCode, id::LinkId, name::Hostname, stream::StreamKind};
 use std::{
+    convert::Infallible,
     error::Error,
     future::Future,
     io,
@@ -34,6 +38,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Unused connections kept for one tunnel.
 const IDLE_PER_TUNNEL: usize = 256;
 
+/// Tunnels whose pools for HTTP/2 are kept; one that falls out opens a connection anew.
+const HTTP2_TUNNELS: usize = 1_024;
+
 /// Longest head of a target's answer.
 const HEAD_BYTES: usize = 64 << 10;
 
@@ -41,29 +48,51 @@ const HEAD_BYTES: usize = 64 << 10;
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
-/// Connections that speak HTTP/1.1 to targets.
-pub(super) fn http1(router: Arc<Router>) -> Pool {
-    Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(IDLE_PER_TUNNEL)
-        .pool_timer(TokioTimer::new())
-        .timer(TokioTimer::new())
-        .http1_max_buf_size(HEAD_BYTES)
-        .set_host(false)
-        .build(Connector { router, kind: StreamKind::Http1 })
+/// The pools of all tunnels.
+pub(super) struct Pools {
+    router: Arc<Router>,
+    http1: Pool,
+    http2: Cache<(Hostname, LinkId), Pool>,
 }
 
-/// Connections that speak HTTP/2 to targets, one for each tunnel.
-pub(super) fn http2(router: Arc<Router>) -> Pool {
-    Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(IDLE)
-        .pool_timer(TokioTimer::new())
-        .timer(TokioTimer::new())
-        .http2_only(true)
-        .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-        .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
-        .set_host(false)
-        .build(Connector { router, kind: StreamKind::Http2 })
+impl Pools {
+    pub(super) fn new(router: Arc<Router>) -> Self {
+        let http1 = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_PER_TUNNEL)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .http1_max_buf_size(HEAD_BYTES)
+            .set_host(false)
+            .build(Connector { router: router.clone(), way: Way::Http1 });
+        Self { router, http1, http2: Cache::new(HTTP2_TUNNELS) }
+    }
+
+    /// Connections that speak HTTP/1.1 to targets, and the authority that stands for a tunnel there. The target sees
+    /// neither: what it is shown is a header.
+    pub(super) fn http1(&self, tunnel: &Hostname, newest: LinkId) -> (&Pool, String) {
+        (&self.http1, format!("{newest}.{tunnel}"))
+    }
+
+    /// Connections that speak HTTP/2 to the targets of one tunnel. Each tunnel has a pool of its own, because the
+    /// authority of a request is what its target is shown, and tunnels of different owners may show the same.
+    pub(super) fn http2(&self, tunnel: &Hostname, newest: LinkId) -> Pool {
+        let build = || {
+            Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(IDLE)
+                .pool_timer(TokioTimer::new())
+                .timer(TokioTimer::new())
+                .http2_only(true)
+                .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+                .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+                .set_host(false)
+                .build(Connector { router: self.router.clone(), way: Way::Http2 { tunnel: tunnel.clone() } })
+        };
+        match self.http2.get_or_insert_with(&(tunnel.clone(), newest), || Ok::<_, Infallible>(build())) {
+            Ok(pool) => pool,
+            Err(never) => match never {},
+        }
+    }
 }
 
 /// The refusal at the bottom of a failed request, if it was one.
@@ -84,11 +113,45 @@ pub(super) fn refusal(error: &(dyn Error + 'static)) -> Option<Refusal> {
     None
 }
 
+/// Whether a request failed because its connection was gone, before any answer came: the link died, or the target closed
+/// a connection that it took for idle at the moment at which it was used again.
+pub(super) fn is_gone(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && (error.kind() == io::ErrorKind::ConnectionReset || is_link_lost(error))
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// Whether the link itself is gone, as quinn tells it.
+pub(super) fn is_link_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::NotConnected | io::ErrorKind::TimedOut)
+}
+
 /// Opens a stream where hyper wants a connection.
 #[derive(Clone)]
 pub(super) struct Connector {
     router: Arc<Router>,
-    kind: StreamKind,
+    way: Way,
+}
+
+/// What a connector's streams carry, and how it knows where they lead.
+#[derive(Clone)]
+enum Way {
+    /// The tunnel stands in the authority, behind the number of a link.
+    Http1,
+    /// To one tunnel.
+    Http2 { tunnel: Hostname },
 }
 
 impl tower_service::Service<Uri> for Connector {
@@ -101,10 +164,15 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (router, kind) = (self.router.clone(), self.kind);
+        let (router, way) = (self.router.clone(), self.way.clone());
         Box::pin(async move {
-            let hostname = uri.host().and_then(|host| Hostname::parse(host).ok());
-            let hostname = hostname.ok_or(Refusal(ErrorCode::Malformed))?;
+            let (hostname, kind) = match way {
+                Way::Http1 => {
+                    let tunnel = uri.host().and_then(|host| Hostname::parse(host.split_once('.')?.1).ok());
+                    (tunnel.ok_or(Refusal(ErrorCode::Malformed))?, StreamKind::Http1)
+                }
+                Way::Http2 { tunnel } => (tunnel, StreamKind::Http2),
+            };
             // Many visitors share the stream: it names none.
             let nobody = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
             let stream = router.open(&hostname, kind, nobody).await?;

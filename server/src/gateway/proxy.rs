@@ -3,7 +3,7 @@
 use super::{
     body::{Answer, Progress, Upload},
     headers,
-    pool::{self, Pool},
+    pool::{self, Pool, Pools},
     sniff::Destination,
     status::{self, Failure},
 };
@@ -13,28 +13,26 @@ use crate::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::{client::legacy::ResponseFuture, rt::TokioIo};
 use specter_wire::{error::ErrorCode, name::Hostname};
-use std::{error::Error, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{error::Error, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::time::sleep_until;
 use tracing::Instrument as _;
 
 /// Sends visitors' requests to tunnels.
 pub(super) struct Proxy {
     router: Arc<Router>,
-    http1: Pool,
-    http2: Pool,
+    pools: Pools,
     port: u16,
     shutdown: Shutdown,
 }
 
 impl Proxy {
     pub(super) fn new(router: Arc<Router>, port: u16, shutdown: Shutdown) -> Self {
-        let (http1, http2) = (pool::http1(router.clone()), pool::http2(router.clone()));
-        Self { router, http1, http2, port, shutdown }
+        Self { pools: Pools::new(router.clone()), router, port, shutdown }
     }
 
     /// Answers a request that came on a connection made for `destination`. Never fails: a failure is a page.
@@ -65,7 +63,7 @@ impl Proxy {
         }
         let asked = headers::host(request.uri(), request.headers(), &destination.name)?;
         let Some(key) = &destination.tunnel else { return Ok(apex_page()) };
-        let tunnel = self.router.find(key).await?;
+        let (tunnel, newest) = self.router.find(key).await?;
         if !tunnel.carries.http() {
             return Err(Failure::Refused(ErrorCode::WrongKind));
         }
@@ -74,15 +72,28 @@ impl Proxy {
         let http2 = request.version() == Version::HTTP_2 && headers::is_grpc(request.headers());
 
         let (mut parts, body) = request.into_parts();
-        let shown = tunnel.host.as_deref().unwrap_or(&asked);
+        let shown = match tunnel.host.as_deref() {
+            Some(fixed) => fixed,
+            // Every spelling would be another connection to the target: a strange port is left out.
+            None if http2 && !asked.ends_with(&format!(":{}", self.port)) => destination.name.as_str(),
+            None => &asked,
+        };
         headers::to_target(&mut parts.headers, visitor, &asked, shown, http2)?;
         if websocket.is_some() {
             ask_upgrade(&mut parts.headers);
         }
-        parts.uri = pool_uri(key, &parts.uri)?;
-        parts.version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        let pool = if http2 { &self.http2 } else { &self.http1 };
-        let mut response = send(pool, parts, body, &tunnel).await?;
+        let mut response = if http2 {
+            parts.uri = pool_uri(shown, &parts.uri)?;
+            parts.version = Version::HTTP_2;
+            // The authority says it already, and two might be one too many for the target.
+            parts.headers.remove(header::HOST);
+            send(&self.pools.http2(key, newest), parts, body, &tunnel).await?
+        } else {
+            let (pool, authority) = self.pools.http1(key, newest);
+            parts.uri = pool_uri(&authority, &parts.uri)?;
+            parts.version = Version::HTTP_11;
+            send(pool, parts, body, &tunnel).await?
+        };
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(visitor) = websocket else { return Err(Failure::BrokenAnswer) };
@@ -107,17 +118,30 @@ impl Proxy {
     }
 }
 
-/// The pool tells tunnels apart by the authority of the URI; the target sees only path and query.
-fn pool_uri(key: &Hostname, asked: &Uri) -> Result<Uri, Failure> {
+/// The URI of a request to a pool: see [`Pools`] for what its authority is.
+fn pool_uri(authority: &str, asked: &Uri) -> Result<Uri, Failure> {
     let path = asked.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    Uri::builder().scheme("http").authority(key.as_str()).path_and_query(path).build().map_err(|_| Failure::BadHost)
+    Uri::builder().scheme("http").authority(authority).path_and_query(path).build().map_err(|_| Failure::BadHost)
 }
 
 /// Sends a request and waits for the head of its answer, from the moment on at which the request's body last moved.
+///
+/// A safe request without a body is sent once more when the connection was gone (RFC 9110 §9.2.2); hyper itself repeats
+/// only what it had not begun to send.
 async fn send(pool: &Pool, parts: Parts, body: Incoming, tunnel: &Tunnel) -> Result<Response<Incoming>, Failure> {
+    let again = (parts.method.is_safe() && body.is_end_stream()).then(|| parts.clone());
     let progress = Progress::now();
     let request = Request::from_parts(parts, Upload::new(body, progress.clone()));
-    match head_in_time(pool.request(request), &progress, tunnel.header_timeout).await {
+    let mut outcome = head_in_time(pool.request(request), &progress, tunnel.header_timeout).await;
+    if let (Some(parts), Some(Err(error))) = (again, &outcome)
+        && pool::refusal(error).is_none()
+        && pool::is_gone(error)
+    {
+        let progress = Progress::now();
+        let request = Request::from_parts(parts, Upload::empty(progress.clone()));
+        outcome = head_in_time(pool.request(request), &progress, tunnel.header_timeout).await;
+    }
+    match outcome {
         Some(Ok(response)) => Ok(response),
         Some(Err(error)) => Err(failure(&error)),
         None => Err(Failure::Refused(ErrorCode::TargetTimeout)),
@@ -152,6 +176,9 @@ fn failure(error: &(dyn Error + 'static)) -> Failure {
     while let Some(error) = next {
         if error.is::<super::body::UploadError>() {
             return Failure::BrokenRequest;
+        }
+        if error.downcast_ref::<io::Error>().is_some_and(pool::is_link_lost) {
+            return Failure::Refused(ErrorCode::NoLiveLink);
         }
         next = error.source();
     }

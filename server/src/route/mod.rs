@@ -23,7 +23,7 @@ use crate::{
     node::Handle,
 };
 use pick::Candidate;
-use specter_wire::{error::ErrorCode, name::Hostname, stream::StreamKind};
+use specter_wire::{error::ErrorCode, id::LinkId, name::Hostname, stream::StreamKind};
 use std::{
     net::SocketAddr,
     sync::{
@@ -46,15 +46,18 @@ impl Router {
         Self { registry, table: Table::new(store), turn: AtomicUsize::new(0) }
     }
 
-    /// What is published under `hostname`.
+    /// What is published under `hostname`, and the newest link that serves it. What was opened to the tunnel before that
+    /// link came may lead to a client that is gone.
     ///
     /// # Errors
     /// [`ErrorCode::UnknownHostname`], [`ErrorCode::NoLiveLink`], or [`ErrorCode::Unavailable`] when the store cannot tell.
-    pub async fn find(&self, hostname: &Hostname) -> Result<Tunnel, Refusal> {
-        match self.registry.serving(hostname) {
-            Some((tunnel, _)) => Ok(tunnel),
-            None => Err(self.absent(hostname).await),
+    pub async fn find(&self, hostname: &Hostname) -> Result<(Tunnel, LinkId), Refusal> {
+        if let Some((tunnel, links)) = self.registry.serving(hostname)
+            && let Some(newest) = links.last()
+        {
+            return Ok((tunnel, newest.id()));
         }
+        Err(self.absent(hostname).await)
     }
 
     /// Opens a stream to the target of `hostname`, on the first link that takes it. The target's own answer is still to
