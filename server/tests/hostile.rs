@@ -354,3 +354,14 @@ async fn an_http2_visitor_that_says_nothing_is_sent_away_within_the_time_of_a_he
     soon("the end", stream.read_to_end(&mut answer)).await.ok();
 }
 
+#[tokio::test]
+async fn a_body_in_another_transfer_coding_than_chunks_is_refused() {
+    let node = Node::start().await;
+    let address = target(|_| Some(HELLO)).await;
+    let client = Client::start(node.client_config("client.yaml", &format!("  - target: http://{address}\n"))).await;
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: gzip, chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+        client.host
+    );
+    assert_eq!(node.ask(&client.host, &request).await, "HTTP/1.1 501 Not Implemented");
+}

@@ -85,6 +85,12 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     named(header::CONNECTION, "upgrade") && named(header::UPGRADE, "websocket")
 }
 
+/// Whether the request's body comes in a transfer coding that is not undone here (RFC 9112 §6.1): its bytes would reach the
+/// target as another body than what was sent.
+pub(super) fn is_coded(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TRANSFER_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
 /// Whether the request is gRPC, which needs HTTP/2 up to the target for its trailers.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -61,6 +61,9 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return Err(Failure::Method);
         }
+        if headers::is_coded(request.headers()) {
+            return Err(Failure::Coding);
+        }
         let asked = headers::host(request.uri(), request.headers(), &destination.name)?;
         let Some(key) = &destination.tunnel else { return Ok(apex_page()) };
         let (tunnel, newest) = self.router.find(key).await?;

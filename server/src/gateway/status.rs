@@ -15,6 +15,8 @@ pub(super) enum Failure {
     BrokenAnswer,
     /// The request's body failed on its way here.
     BrokenRequest,
+    /// The request's body comes in a transfer coding that nobody here undoes.
+    Coding,
     /// No single valid host is named.
     BadHost,
     /// The host named is not the one that the TLS handshake named.
@@ -47,6 +49,7 @@ impl Failure {
             Self::BrokenAnswer => StatusCode::BAD_GATEWAY,
             Self::BrokenRequest | Self::BadHost => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Loop => StatusCode::LOOP_DETECTED,
         }
@@ -75,6 +78,7 @@ impl Failure {
             },
             Self::BrokenAnswer => "The service behind this tunnel ended the connection without a whole answer.",
             Self::BrokenRequest => "The request ended before it was complete.",
+            Self::Coding => "The request's body comes in a transfer coding other than chunks.",
             Self::BadHost => "The request names no valid host, or more than one.",
             Self::Misdirected => "The request names another host than its TLS connection was made for.",
             Self::Method => "This method is not served here. For CONNECT, use the plain HTTP port.",
@@ -104,7 +108,7 @@ impl Failure {
                 ErrorCode::Unavailable | ErrorCode::Draining | ErrorCode::Internal => [FAILED, UNTRIED, UNTRIED],
             },
             Self::BrokenAnswer => [OK, OK, FAILED],
-            Self::BrokenRequest | Self::BadHost | Self::Misdirected | Self::Method | Self::Loop => {
+            Self::BrokenRequest | Self::Coding | Self::BadHost | Self::Misdirected | Self::Method | Self::Loop => {
                 [FAILED, UNTRIED, UNTRIED]
             }
         }
