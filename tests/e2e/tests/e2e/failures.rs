@@ -127,6 +127,35 @@ async fn an_answer_of_unknown_length_that_is_reset_never_looks_whole() {
 }
 
 #[tokio::test]
+async fn an_upload_that_breaks_off_never_looks_whole() {
+    let (received, mut receive) = tokio::sync::mpsc::channel(4);
+    let target = Target::tcp(move |mut stream| {
+        let received = received.clone();
+        async move {
+            target::read_head(&mut stream).await;
+            received.send(Vec::new()).await.expect("the test waits");
+            let mut body = Vec::new();
+            // An error and an end both count; what matters is what came before.
+            let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut body).await;
+            received.send(body).await.expect("the test waits");
+        }
+    })
+    .await;
+    let node = Node::start().await;
+    let client = Client::publish_one(&node, &target.url()).await;
+    for (framing, body) in [("Content-Length: 20", "half"), ("Transfer-Encoding: chunked", "4\r\nhalf\r\n")] {
+        let mut stream = visit::tls(&node, client.host(), &[b"http/1.1"]).await;
+        let head = format!("POST / HTTP/1.1\r\nHost: {}\r\n{framing}\r\n\r\n{body}", client.host());
+        stream.write_all(head.as_bytes()).await.expect("the gateway reads");
+        soon("the head to arrive", receive.recv()).await;
+        stream.shutdown().await.expect("an open stream");
+        let body = soon("the end of the upload", receive.recv()).await.expect("a body");
+        let text = String::from_utf8_lossy(&body);
+        assert!(!text.ends_with("0\r\n\r\n") && text.len() < 20, "{framing}: {text:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_killed_in_mid_answer_never_leaves_a_whole_one() {
     let target = Target::tcp(|mut stream| async move {
         target::read_head(&mut stream).await;

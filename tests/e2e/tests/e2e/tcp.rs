@@ -121,6 +121,40 @@ async fn a_target_that_resets_is_no_clean_end() {
 }
 
 #[tokio::test]
+async fn a_visitor_that_resets_is_no_clean_end_for_the_target() {
+    let (received, mut receive) = mpsc::channel(4);
+    let target = Target::tcp(move |mut stream| {
+        let received = received.clone();
+        async move {
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).await.expect("the first bytes");
+            received.send("begun").await.expect("the test waits");
+            let end = stream.read_to_end(&mut Vec::new()).await;
+            received.send(if end.is_ok() { "whole" } else { "cut" }).await.expect("the test waits");
+        }
+    })
+    .await;
+    let node = Node::start().await;
+    let client = Client::publish_one(&node, &target.tcp_url()).await;
+
+    let mut stream = visit::tls(&node, client.host(), &[]).await;
+    stream.write_all(b"half an upload").await.expect("the gateway reads");
+    assert_eq!(soon("the first bytes over TLS", receive.recv()).await, Some("begun"));
+    stream.get_ref().0.set_zero_linger().expect("a TCP socket");
+    drop(stream);
+    assert_eq!(soon("the end over TLS", receive.recv()).await, Some("cut"));
+
+    let mut stream = http_connect(&node, client.host()).await;
+    stream.write_all(b"half an upload").await.expect("the gateway reads");
+    assert_eq!(soon("the first bytes over CONNECT", receive.recv()).await, Some("begun"));
+    // Bytes and reset may be read at once: the bytes must not hide the reset.
+    stream.write_all(b"more").await.expect("the gateway reads");
+    stream.set_zero_linger().expect("a TCP socket");
+    drop(stream);
+    assert_eq!(soon("the end over CONNECT", receive.recv()).await, Some("cut"));
+}
+
+#[tokio::test]
 async fn connect_ends_when_the_far_end_does_even_if_its_input_stays_open() {
     let target = Target::tcp(|mut stream| async move {
         stream.write_all(b"bye\n").await.expect("the visitor reads");
