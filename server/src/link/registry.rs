@@ -287,7 +287,7 @@ mod tests {
                 .with_single_cert(vec![certificate.clone()], key)
                 .expect("TLS");
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
-            let node = endpoint::serve(endpoint::bind_udp(any).expect("bound"), Arc::new(tls)).expect("endpoint");
+            let node = endpoint::serve(endpoint::bind_udp(any).expect("bound"), Arc::new(tls), b"").expect("endpoint");
             let mut roots = rustls::RootCertStore::empty();
             roots.add(certificate).expect("root");
             let tls = rustls::ClientConfig::builder_with_provider(identity::provider())
