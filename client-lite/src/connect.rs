@@ -146,8 +146,10 @@ pub(crate) async fn connect(route: &Route) -> Result<(), ConnectError> {
     };
     let down = async {
         let mut stdout = tokio::io::stdout();
-        copy(&mut from_tunnel, &mut stdout).await?;
-        stdout.flush().await
+        let copied = copy(&mut from_tunnel, &mut stdout).await;
+        // What came before a cut is the user's, too, and another thread may still be writing it.
+        stdout.flush().await?;
+        copied.map(|_| ())
     };
     tokio::pin!(up, down);
     tokio::select! {
