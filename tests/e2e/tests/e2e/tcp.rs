@@ -296,11 +296,10 @@ async fn listen_joins_each_connection_to_the_tunnel() {
     let mut command = client_command();
     command.args(["listen", "--listen", "127.0.0.1:0", client.host(), "--apex", &node.apex(), "--ca"]).arg(node.ca());
     let listen = Process::start(command);
-    let line = listen.logged("where it listens", |line| line.contains("127.0.0.1:")).await;
-    let place = line.find("127.0.0.1:").expect("it is there");
-    let is_address = |character: char| character.is_ascii_digit() || ".:".contains(character);
-    let address: SocketAddr =
-        line[place..].split(|character| !is_address(character)).next().unwrap_or_default().parse().expect("an address");
+    let line = listen.lines(1).await[0].clone();
+    let (place, tunnel) = line.split_once(" -> ").expect("a place and a tunnel");
+    let address: SocketAddr = place.strip_prefix("tcp://").and_then(|text| text.parse().ok()).expect("an address");
+    assert_eq!(tunnel, format!("tcp://{}:{}", client.host(), node.port()));
     let talk = async |text: &[u8]| {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
         stream.write_all(text).await.expect("it reads");
