@@ -29,6 +29,7 @@ pub(super) async fn serve(gateway: &Arc<Gateway>, socket: Socket, peer: SocketAd
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
+        .max_header_size(HEAD_BYTES)
         .max_headers(HEAD_FIELDS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(socket), service)
