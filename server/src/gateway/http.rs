@@ -35,8 +35,9 @@ const HTTP2_RESETS: usize = 32;
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 
-/// Bytes of one answer that wait for a slow visitor.
-const HTTP2_SEND_BYTES: usize = 256 << 10;
+/// Bytes of one answer that wait for a slow visitor. A connection may have [`HTTP2_STREAMS`] times as many, and the kernel's
+/// own buffer keeps the line busy meanwhile.
+const HTTP2_SEND_BYTES: usize = 64 << 10;
 
 /// A silent HTTP/2 visitor is asked for a sign of life, which must come in time.
 const HTTP2_PING: Duration = Duration::from_secs(20);
