@@ -124,7 +124,7 @@ pub enum Error {
         op_id: OpId,
     },
     /// The disk is full or fails. Nothing was changed; reads still work.
-    #[error("the store takes no writes: its disk is full or fails")]
+    #[error("the store takes no writes: its disk is full or fails, or its file is locked")]
     ReadOnly,
     /// The node is shutting down. Nothing was changed.
     #[error("the node is shutting down")]

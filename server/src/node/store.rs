@@ -102,7 +102,7 @@ struct Store {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Disk {
     Writable,
-    /// Each write tries again: room may come back.
+    /// Full, or locked by another program. Each write tries again.
     Full,
     /// Final: after a failed flush nobody knows what is on disk until the file is opened anew.
     Failed,
@@ -290,21 +290,18 @@ impl Store {
         self.snapshot.commit(self.sequence, heads.chain(children).chain(forgotten))?;
         if self.disk == Disk::Full {
             self.disk = Disk::Writable;
-            info!("the disk has room again, the store takes writes");
+            info!("the store takes writes again");
         }
         Ok(())
     }
 
     fn note_failure(&mut self, failure: CommitError) -> Disk {
-        let disk = match failure {
-            CommitError::Full(_) => Disk::Full,
-            CommitError::Failed(_) => Disk::Failed,
+        let (disk, action) = match failure {
+            CommitError::Full(_) => (Disk::Full, "make room on it"),
+            CommitError::Busy(_) => (Disk::Full, "end the program that writes to it"),
+            CommitError::Failed(_) => (Disk::Failed, "repair the disk and restart the node"),
         };
         if self.disk != disk {
-            let action = match disk {
-                Disk::Failed => "repair the disk and restart the node",
-                Disk::Full | Disk::Writable => "make room on it",
-            };
             let cause = std::error::Error::source(&failure).map(ToString::to_string);
             error!(error = %failure, cause, action, "the store takes no writes");
         }

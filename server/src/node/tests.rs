@@ -167,6 +167,18 @@ async fn a_full_disk_makes_the_store_read_only_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_file_that_another_program_holds_for_a_while_is_written_again_afterwards() {
+    let (folder, node) = fresh();
+    let store = node.handle().within(Duration::from_secs(20));
+    store.put(&key("a"), "kept", None).await.unwrap();
+    let lock = snapshot::tests::lock(folder.path());
+    assert_eq!(store.put(&key("a"), "no", None).await, Err(Error::ReadOnly));
+    assert_eq!(store.get(&key("a")).await.unwrap().unwrap().value, b"kept");
+    drop(lock);
+    store.put(&key("a"), "again", None).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_commit_that_fails_is_unknown_and_ends_writing() {
     let (folder, node) = fresh();
     let store = node.handle();

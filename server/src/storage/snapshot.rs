@@ -173,6 +173,9 @@ pub enum CommitError {
     /// The disk is full. Nothing was written; a later commit may succeed.
     #[error("the disk is full")]
     Full(#[source] rusqlite::Error),
+    /// Another program has locked the file. Nothing was written; a later commit may succeed.
+    #[error("another program holds the store's file")]
+    Busy(#[source] rusqlite::Error),
     /// Anything else. Whether the changes are on disk is not known before the file is opened anew.
     #[error("the store's file cannot be written")]
     Failed(#[source] rusqlite::Error),
@@ -182,6 +185,8 @@ impl From<rusqlite::Error> for CommitError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full(error),
+            // Told before the first row is written: the transaction is taken back as a whole.
+            Some(ErrorCode::DatabaseBusy) => Self::Busy(error),
             Some(_) | None => Self::Failed(error),
         }
     }

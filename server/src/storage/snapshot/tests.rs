@@ -18,6 +18,13 @@ pub(crate) fn sabotage(data_dir: &Path) {
     Connection::open(data_dir.join("snap.db")).unwrap().execute_batch("DROP TABLE meta").unwrap();
 }
 
+/// Locks an open store's file as a program that writes to it does, until the value is dropped.
+pub(crate) fn lock(data_dir: &Path) -> impl Drop + use<> {
+    let connection = Connection::open(data_dir.join("snap.db")).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    connection
+}
+
 fn open(folder: &TempDir) -> Result<Snapshot, OpenError> {
     Snapshot::open(Folder::open(folder.path()).unwrap())
 }
