@@ -86,7 +86,7 @@ impl Pools {
                 .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
                 .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
                 .set_host(false)
-                .build(Connector { router: self.router.clone(), way: Way::Http2 { tunnel: tunnel.clone() } })
+                .build(Connector { router: self.router.clone(), way: Way::Http2 { tunnel: Arc::new(tunnel.clone()) } })
         };
         match self.http2.get_or_insert_with(&(tunnel.clone(), newest), || Ok::<_, Infallible>(build())) {
             Ok(pool) => pool,
@@ -151,7 +151,7 @@ enum Way {
     /// The tunnel stands in the authority, behind the number of a link.
     Http1,
     /// To one tunnel.
-    Http2 { tunnel: Hostname },
+    Http2 { tunnel: Arc<Hostname> },
 }
 
 impl tower_service::Service<Uri> for Connector {
@@ -169,7 +169,7 @@ impl tower_service::Service<Uri> for Connector {
             let (hostname, kind) = match way {
                 Way::Http1 => {
                     let tunnel = uri.host().and_then(|host| Hostname::parse(host.split_once('.')?.1).ok());
-                    (tunnel.ok_or(Refusal(ErrorCode::Malformed))?, StreamKind::Http1)
+                    (Arc::new(tunnel.ok_or(Refusal(ErrorCode::Malformed))?), StreamKind::Http1)
                 }
                 Way::Http2 { tunnel } => (tunnel, StreamKind::Http2),
             };
