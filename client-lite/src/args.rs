@@ -61,6 +61,9 @@ pub(crate) struct HttpArgs {
     /// PORT, HOST:PORT, or a URL such as https://127.0.0.1:8443 or unix:///run/app.sock
     #[argh(positional)]
     pub(crate) target: String,
+    /// take any certificate of an https:// target
+    #[argh(switch)]
+    pub(crate) insecure: bool,
     /// domain of the nodes, with :PORT if it is not 443; default: $SPECTER_APEX
     #[argh(option)]
     pub(crate) apex: Option<String>,
@@ -248,7 +251,7 @@ pub(crate) fn http_config(args: HttpArgs) -> Result<Config, UsageError> {
     if url.starts_with("tcp:") {
         return Err(UsageError::OtherCommand { text: args.target, command: "tcp" });
     }
-    single(&url, args.apex, args.ca)
+    single(&url, args.insecure, args.apex, args.ca)
 }
 
 /// A configuration of one tunnel to a TCP service.
@@ -261,11 +264,13 @@ pub(crate) fn tcp_config(args: TcpArgs) -> Result<Config, UsageError> {
     if !url.starts_with("tcp:") {
         return Err(UsageError::OtherCommand { text: args.target, command: "http" });
     }
-    single(&url, args.apex, args.ca)
+    single(&url, false, args.apex, args.ca)
 }
 
-fn single(url: &str, apex: Option<String>, ca: Option<PathBuf>) -> Result<Config, UsageError> {
-    let target = Target::parse(url).map_err(|reason| UsageError::Target { text: url.to_owned(), reason })?;
+fn single(url: &str, insecure: bool, apex: Option<String>, ca: Option<PathBuf>) -> Result<Config, UsageError> {
+    let target = Target::parse(url)
+        .and_then(|target| if insecure { target.without_verification() } else { Ok(target) })
+        .map_err(|reason| UsageError::Target { text: url.to_owned(), reason })?;
     let apex = apex.or_else(|| variable("SPECTER_APEX")).ok_or(UsageError::NoApex)?;
     let apex = parse_apex(&apex)?;
     let trust = match ca_file(ca) {

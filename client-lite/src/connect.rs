@@ -7,7 +7,7 @@ use specter_wire::{
     stream,
     version::ALPN_CONNECT,
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::warn;
 
 /// A tunnel's name with the port of its gateway, and what the gateway is trusted by.
 #[derive(Clone, Debug)]
@@ -146,8 +146,10 @@ pub(crate) async fn connect(route: &Route) -> Result<(), ConnectError> {
     };
     let down = async {
         let mut stdout = tokio::io::stdout();
-        copy(&mut from_tunnel, &mut stdout).await?;
-        stdout.flush().await
+        let copied = copy(&mut from_tunnel, &mut stdout).await;
+        // What came before a cut is the user's, too, and another thread may still be writing it.
+        stdout.flush().await?;
+        copied.map(|_| ())
     };
     tokio::pin!(up, down);
     tokio::select! {
@@ -162,12 +164,17 @@ pub(crate) async fn connect(route: &Route) -> Result<(), ConnectError> {
     .map_err(|source| connector.cut(source))
 }
 
-/// Accepts connections and joins each to a tunnel, until `stop` is cancelled.
-pub(crate) async fn listen(route: &Route, address: &str, stop: CancellationToken) -> Result<(), ConnectError> {
+/// Binds an address to accept connections on.
+pub(crate) async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), ConnectError> {
     let failed = |source| ConnectError::Listen { address: address.to_owned(), source };
-    let connector = Connector::new(route)?;
     let listener = TcpListener::bind(address).await.map_err(failed)?;
-    info!(address = %listener.local_addr().map_err(failed)?, tunnel = route.gateway.host, "listening");
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Accepts connections and joins each to a tunnel, until `stop` is cancelled.
+pub(crate) async fn listen(route: &Route, listener: TcpListener, stop: CancellationToken) -> Result<(), ConnectError> {
+    let connector = Connector::new(route)?;
     let tasks = TaskTracker::new();
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
     loop {

@@ -38,17 +38,13 @@ pub(crate) async fn list(config: &Config) -> Result<Vec<String>, OwnedError> {
     let mut lines = Vec::new();
     let mut after = String::new();
     for id in FIRST_ID.. {
-        let more = match control.ask(id, Request::Hostnames { after: &after }).await? {
-            Reply::Hostnames { names, more } => {
-                let last = names.last().map(|name| (*name).to_owned());
-                lines.extend(names.iter().map(|name| line(config, &apex, name)));
-                last.filter(|last| more && *last > after)
-            }
-            Reply::Refused { code } => return Err(ControlError::Refused(code).into()),
-            other => return Err(unexpected(&other).into()),
+        let reply = control.ask(id, Request::Hostnames { after: &after }).await?;
+        let Reply::Hostnames { names, more } = reply else {
+            return Err(failure(&reply).into());
         };
-        match more {
-            Some(last) => after = last,
+        lines.extend(names.iter().map(|name| line(config, &apex, name)));
+        match names.last().filter(|last| more && **last > after.as_str()) {
+            Some(last) => after = (*last).to_owned(),
             None => break,
         }
     }
@@ -71,8 +67,12 @@ pub(crate) async fn release(config: &Config, hostname: &str) -> Result<String, O
             Some(Some(code)) => Some(ControlError::Refused(*code)),
             None => Some(ControlError::Kind),
         },
-        Reply::Refused { code } => Some(ControlError::Refused(*code)),
-        other => Some(unexpected(other)),
+        Reply::Welcome { .. }
+        | Reply::Certificate { .. }
+        | Reply::Hostnames { .. }
+        | Reply::Refused { .. }
+        | Reply::Ping { .. }
+        | Reply::Draining => Some(failure(&answer)),
     };
     if let Some(source) = refusal {
         return Err(OwnedError::NotReleased { hostname: full, source });
@@ -97,11 +97,15 @@ async fn open(config: &Config) -> Result<(Link, Control, Hostname), OwnedError> 
     let tls = config.trust.client_config(ALPN_LINK, Some((&certificate, &key)))?;
     let link = Link::dial(&config.apex, &tls).await?;
     let mut control = Control::open(&link.connection).await?;
-    let apex = match control.greet(random_u64()).await? {
-        Reply::Welcome { registered: true, apex, .. } => Hostname::parse(apex).map_err(|_| ControlError::Kind)?,
-        Reply::Welcome { registered: false, .. } => return Err(OwnedError::NotRegistered),
-        Reply::Refused { code } => return Err(ControlError::Refused(code).into()),
-        other => return Err(unexpected(&other).into()),
+    let apex = {
+        let reply = control.greet(random_u64()).await?;
+        let Reply::Welcome { registered, apex, .. } = reply else {
+            return Err(failure(&reply).into());
+        };
+        if !registered {
+            return Err(OwnedError::NotRegistered);
+        }
+        Hostname::parse(apex).map_err(|_| ControlError::Kind)?
     };
     Ok((link, control, apex))
 }
@@ -117,8 +121,9 @@ fn line(config: &Config, apex: &Hostname, name: &str) -> String {
     }
 }
 
-fn unexpected(_reply: &Reply<'_>) -> ControlError {
-    ControlError::Kind
+/// What a reply means that is not the one hoped for.
+fn failure(reply: &Reply<'_>) -> ControlError {
+    if let Reply::Refused { code } = reply { ControlError::Refused(*code) } else { ControlError::Kind }
 }
 
 /// The greeting has number 1.

@@ -57,38 +57,41 @@ async fn to_visitor(mut reader: impl AsyncRead + Unpin, send: &mut SendStream) -
             if stopped.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Cut::Visitor));
             }
-            poll_scratch(cx, &mut reader).map_err(Cut::Target)
+            poll_scratch(cx, &mut reader).map(Ok)
         });
-        let bytes = read.await?;
-        if bytes.is_empty() {
-            // Fails only if the visitor stopped the stream in this moment, and then there is nothing to finish.
-            send.finish().ok();
-            return Ok(());
+        let (bytes, error) = read.await?;
+        let end = bytes.is_empty();
+        if !end {
+            send.write_chunk(bytes).await.map_err(|_| Cut::Visitor)?;
         }
-        send.write_chunk(bytes).await.map_err(|_| Cut::Visitor)?;
+        match error {
+            // A system tells it once: the next read would look like an end.
+            Some(error) => return Err(Cut::Target(error)),
+            None if end => {
+                // Fails only if the visitor stopped the stream in this moment, and then there is nothing to finish.
+                send.finish().ok();
+                return Ok(());
+            }
+            None => {}
+        }
     }
 }
 
-/// Reads all that is there, up to the size of the scratch buffer. Empty at the end of the stream.
-fn poll_scratch(cx: &mut Context<'_>, reader: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<Bytes>> {
+/// Reads all that is there, up to the size of the scratch buffer, and the error behind it. Nothing and no error is the end.
+fn poll_scratch(cx: &mut Context<'_>, reader: &mut (impl AsyncRead + Unpin)) -> Poll<(Bytes, Option<io::Error>)> {
     SCRATCH.with_borrow_mut(|scratch| {
         let mut buffer = ReadBuf::new(scratch);
-        loop {
+        let error = loop {
             let before = buffer.filled().len();
             match Pin::new(&mut *reader).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) => {
-                    let end = buffer.filled().len() == before;
-                    if end || buffer.remaining() == 0 {
-                        return Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())));
-                    }
-                }
-                Poll::Ready(Err(error)) if buffer.filled().is_empty() => return Poll::Ready(Err(error)),
-                // What came before an error is delivered first; the next read meets the error again.
-                Poll::Ready(Err(_)) => return Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled()))),
-                Poll::Pending if buffer.filled().is_empty() => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled()))),
+                Poll::Ready(Ok(())) if buffer.filled().len() == before || buffer.remaining() == 0 => break None,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => break Some(error),
+                Poll::Pending if before == 0 => return Poll::Pending,
+                Poll::Pending => break None,
             }
-        }
+        };
+        Poll::Ready((Bytes::copy_from_slice(buffer.filled()), error))
     })
 }
 

@@ -97,7 +97,11 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     ));
     let tls = link_tls(&credentials, certificates.clone())?;
     for socket in udp {
-        link_tasks.spawn(links.clone().accept(endpoint::serve(socket, tls.clone())?));
+        link_tasks.spawn(links.clone().accept(endpoint::serve(
+            socket,
+            tls.clone(),
+            credentials.node_key.secret_der(),
+        )?));
     }
     let router = Arc::new(Router::new(registry, node.handle()));
     let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());

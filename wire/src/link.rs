@@ -81,7 +81,8 @@ pub struct NodeFrame<'a> {
 pub enum Request<'a> {
     /// First message of a link. Answer: [`Reply::Welcome`].
     Hello {
-        /// Drawn once per run of the client. A newer link of the same identity and instance replaces the older at once.
+        /// Tells clients of one identity apart, the same after a restart of one. A newer link of the same identity and
+        /// instance replaces the older at once.
         instance: u64,
         /// Name and version of the program, at most [`AGENT_BYTES`].
         agent: &'a str,

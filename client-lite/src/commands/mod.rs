@@ -11,7 +11,7 @@ use crate::{
 use argh::FromArgs;
 use std::{
     collections::BTreeSet,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 use tokio::{runtime::Runtime, sync::mpsc};
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("Error: {}.", sentence(&failure).trim_end_matches('.'));
+            tell(&failure);
             ExitCode::from(failure.exit_code())
         }
     }
@@ -92,10 +92,12 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Tcp(args) => publish_one(args::tcp_config(args)?),
         Command::Connect(args) => {
             let route = args::route(&args.host, args.apex, args.ca)?;
-            let code = match runtime()?.block_on(connect::connect(&route)) {
+            // Never dropped: it would wait for the thread that reads standard input.
+            let runtime = runtime()?;
+            let code = match runtime.block_on(connect::connect(&route)) {
                 Ok(()) => 0,
                 Err(error) => {
-                    eprintln!("Error: {}.", sentence(&error).trim_end_matches('.'));
+                    tell(&error);
                     error.exit_code()
                 }
             };
@@ -105,7 +107,9 @@ fn run(command: Command) -> Result<(), Failure> {
             let route = args::route(&args.host, args.apex, args.ca)?;
             runtime()?.block_on(async {
                 let stop = signals::stop();
-                Ok(connect::listen(&route, &args.listen, stop).await?)
+                let (listener, bound) = connect::bind(&args.listen).await?;
+                write(&format!("tcp://{bound} -> tcp://{}", route.gateway))?;
+                Ok(connect::listen(&route, listener, stop).await?)
             })
         }
         Command::Ls(args) => {
@@ -170,7 +174,18 @@ fn runtime() -> Result<Runtime, Failure> {
 }
 
 fn start_log(level: tracing::Level) {
-    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
+}
+
+/// Tells a failure as a sentence.
+fn tell(failure: &dyn std::error::Error) {
+    eprintln!("Error: {}.", sentence(failure).trim_end_matches('.'));
 }
 
 /// Writes a line at once: whoever reads it may be a program.

@@ -60,7 +60,7 @@ fn errors_name_the_file_the_line_the_field_and_what_to_do() {
         ),
         ("version: 2\napex: h\nversion: 2", vec!["line 3", "version"]),
         ("version: 2\napex: h\npinnedKey: abc", vec!["line 3", "pinnedKey", "base64"]),
-        ("version: 2\napex: h\n\ttunnels: 7", vec!["line 3"]),
+        ("version: 2\napex: h\n\ttunnels: 7", vec!["line 2", "tab"]),
     ] {
         let error = check(text).expect_err(text);
         assert!(error.starts_with("dir/client.yaml, line "), "{error}");

@@ -100,7 +100,7 @@ pub(crate) enum LinkError {
     #[error("{apex} does not answer on UDP: check `apex`, that the node runs, and that no firewall blocks UDP")]
     Silent { apex: String },
     #[error(
-        "the certificate of {apex} is not trusted: check the name in `apex`, and give the cluster's CA as `caFile` or --ca if it is a private one"
+        "the certificate of {apex} is not trusted: check the name in `apex` and this machine's clock, and give the cluster's CA as `caFile` or --ca if it is a private one"
     )]
     Untrusted { apex: String, source: ConnectionError },
     #[error("the node refuses this client's certificate")]
@@ -208,9 +208,11 @@ const ADDRESSES: usize = 8;
 const STAGGER: Duration = Duration::from_millis(250);
 /// Longest wait for the node to acknowledge the end.
 const CLOSE: Duration = Duration::from_secs(1);
-/// Keeps the binding of a NAT, the shortest of which last about 30 s.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-const IDLE_MS: u32 = 30_000;
+/// Keeps the binding of a NAT, the shortest of which last about 30 s, and finds out soon that a node died.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Three keep-alives without an answer. Both ends take the shorter of their timeouts, so a node, too, gives up a client
+/// that vanished by then.
+const IDLE_MS: u32 = 15_000;
 /// quinn's default has no bound.
 const RECEIVE_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;

@@ -8,7 +8,7 @@ use std::ops::Range;
 pub(super) enum Node {
     Scalar(Scalar),
     Mapping(Mapping),
-    Sequence(Vec<Node>),
+    Sequence(Vec<Self>),
     /// Refers to another node; cannot be edited in place.
     Alias,
 }

@@ -20,8 +20,17 @@ pub(crate) struct Values {
     pub(crate) certificate: Option<String>,
     /// PEM.
     pub(crate) private_key: Option<Secret>,
-    /// Places in `tunnels` and the hostnames for them.
-    pub(crate) hostnames: Vec<(usize, String)>,
+    pub(crate) hostnames: Vec<NewName>,
+}
+
+/// A hostname for a tunnel.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct NewName {
+    /// Place in `tunnels`.
+    pub(crate) tunnel: usize,
+    /// What the tunnel led to when the name was asked for.
+    pub(crate) target: String,
+    pub(crate) hostname: String,
 }
 
 /// Returns the text with the values in it.
@@ -47,8 +56,8 @@ pub(crate) fn rewrite(text: &str, values: &Values) -> Result<String, RewriteErro
         let Some(Entry { value: Node::Sequence(tunnels), .. }) = root.entry("tunnels") else {
             return Err(RewriteError::Shape { what: "`tunnels`" });
         };
-        for (index, hostname) in &values.hostnames {
-            let Some(Node::Mapping(tunnel)) = tunnels.get(*index) else {
+        for NewName { tunnel, hostname, .. } in &values.hostnames {
+            let Some(Node::Mapping(tunnel)) = tunnels.get(*tunnel) else {
                 return Err(RewriteError::Shape { what: "a tunnel" });
             };
             editor.set(tunnel, "target", "hostname", &Value::Name(hostname.clone()))?;
@@ -93,9 +102,12 @@ fn intent(old: RawConfig, values: &Values) -> Result<RawConfig, RewriteError> {
     if let Some(Secret(private_key)) = &values.private_key {
         new.priv_key = Some(At { value: Secret(pem(private_key)), line: 0 });
     }
-    for (index, hostname) in &values.hostnames {
-        let tunnel = new.tunnels.as_mut().and_then(|tunnels| tunnels.get_mut(*index));
-        tunnel.ok_or(RewriteError::Changed)?.hostname = Some(At { value: hostname.clone(), line: 0 });
+    for NewName { tunnel, target, hostname } in &values.hostnames {
+        let tunnel = new.tunnels.as_mut().and_then(|tunnels| tunnels.get_mut(*tunnel)).ok_or(RewriteError::Changed)?;
+        if tunnel.target.as_ref().is_none_or(|at| at.value != *target) {
+            return Err(RewriteError::Changed);
+        }
+        tunnel.hostname = Some(At { value: hostname.clone(), line: 0 });
     }
     Ok(new)
 }

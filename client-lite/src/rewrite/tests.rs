@@ -3,20 +3,25 @@ use proptest::prelude::*;
 
 const PEM: &str = "-----BEGIN X-----\nAAAA\nBBBB\n-----END X-----\n";
 
-fn values(hostnames: &[(usize, &str)]) -> Values {
-    Values {
-        certificate: Some(PEM.to_owned()),
-        private_key: Some(Secret(PEM.to_owned())),
-        hostnames: hostnames.iter().map(|(index, name)| (*index, (*name).to_owned())).collect(),
-    }
+fn values(text: &str, hostnames: &[(usize, &str)]) -> Values {
+    Values { certificate: Some(PEM.to_owned()), private_key: Some(Secret(PEM.to_owned())), ..names(text, hostnames) }
 }
 
-fn names(hostnames: &[(usize, &str)]) -> Values {
-    Values { certificate: None, private_key: None, ..values(hostnames) }
+/// Names for the tunnels that the text has.
+fn names(text: &str, hostnames: &[(usize, &str)]) -> Values {
+    let tunnels = raw::parse(text).ok().and_then(|raw| raw.tunnels).unwrap_or_default();
+    let target = |index: usize| tunnels.get(index).and_then(|tunnel| tunnel.target.clone()).map(|at| at.value);
+    let name = |(tunnel, hostname): &(usize, &str)| NewName {
+        tunnel: *tunnel,
+        target: target(*tunnel).unwrap_or_default(),
+        hostname: (*hostname).to_owned(),
+    };
+    Values { hostnames: hostnames.iter().map(name).collect(), ..Values::default() }
 }
 
 #[track_caller]
-fn assert_rewritten(old: &str, values: &Values, new: &str) {
+fn assert_rewritten(old: &str, values: impl Fn(&str) -> Values, new: &str) {
+    let values = &values(old);
     let got = rewrite(old, values).expect("rewritten");
     assert_eq!(got, new, "\n{got}");
     // Writing the same again changes nothing.
@@ -27,7 +32,7 @@ fn assert_rewritten(old: &str, values: &Values, new: &str) {
 fn missing_values_are_put_behind_their_neighbours() {
     assert_rewritten(
         "# top\nversion: 2 # two\napex: example.com # here\n\n# all of them\ntunnels:\n  # shell\n  - target: tcp://h:22 # mine\n    insecure: false\n\n  - target: \"http://h\"\n# end\n",
-        &values(&[(0, "a-b"), (1, "c-d")]),
+        |old| values(old, &[(0, "a-b"), (1, "c-d")]),
         "# top\nversion: 2 # two\napex: example.com # here\ncertificate: |\n  -----BEGIN X-----\n  AAAA\n  BBBB\n  -----END X-----\nprivKey: |\n  -----BEGIN X-----\n  AAAA\n  BBBB\n  -----END X-----\n\n# all of them\ntunnels:\n  # shell\n  - target: tcp://h:22 # mine\n    hostname: a-b\n    insecure: false\n\n  - target: \"http://h\"\n    hostname: c-d\n# end\n",
     );
 }
@@ -36,10 +41,10 @@ fn missing_values_are_put_behind_their_neighbours() {
 fn a_last_line_without_an_end_gets_one() {
     assert_rewritten(
         "version: 2\napex: h\ntunnels:\n- target: tcp://h:22",
-        &names(&[(0, "a-b")]),
+        |old| names(old, &[(0, "a-b")]),
         "version: 2\napex: h\ntunnels:\n- target: tcp://h:22\n  hostname: a-b\n",
     );
-    let only_apex = rewrite("version: 2\napex: h", &values(&[])).expect("rewritten");
+    let only_apex = rewrite("version: 2\napex: h", &values("", &[])).expect("rewritten");
     assert!(only_apex.starts_with("version: 2\napex: h\ncertificate: |\n  -----BEGIN"), "{only_apex}");
 }
 
@@ -47,7 +52,7 @@ fn a_last_line_without_an_end_gets_one() {
 fn values_are_replaced_where_they_stand_and_keep_their_quotes() {
     assert_rewritten(
         "certificate: \"\" # old\nversion: 2\nprivKey:\napex: h\ntunnels:\n  - hostname: 'x' # single\n    target: tcp://h:1\n  - hostname: \"y\"\n    target: tcp://h:2\n  - hostname: # none\n    target: tcp://h:3\n  - hostname: ~\n    target: tcp://h:4\n",
-        &values(&[(0, "a-b"), (1, "c-d"), (2, "e-f"), (3, "g-h")]),
+        |old| values(old, &[(0, "a-b"), (1, "c-d"), (2, "e-f"), (3, "g-h")]),
         "certificate: | # old\n  -----BEGIN X-----\n  AAAA\n  BBBB\n  -----END X-----\nversion: 2\nprivKey: |\n  -----BEGIN X-----\n  AAAA\n  BBBB\n  -----END X-----\napex: h\ntunnels:\n  - hostname: 'a-b' # single\n    target: tcp://h:1\n  - hostname: \"c-d\"\n    target: tcp://h:2\n  - hostname: e-f # none\n    target: tcp://h:3\n  - hostname: g-h\n    target: tcp://h:4\n",
     );
 }
@@ -56,12 +61,12 @@ fn values_are_replaced_where_they_stand_and_keep_their_quotes() {
 fn block_values_are_replaced_and_what_follows_stays() {
     assert_rewritten(
         "version: 2\ncertificate: |- # hi\n    OLD\n    OLDER\n\n\n# next\nprivKey: >\n  OLD\napex: h",
-        &values(&[]),
+        |old| values(old, &[]),
         "version: 2\ncertificate: | # hi\n  -----BEGIN X-----\n  AAAA\n  BBBB\n  -----END X-----\n\n\n# next\nprivKey: |\n  -----BEGIN X-----\n  AAAA\n  BBBB\n  -----END X-----\napex: h",
     );
     assert_rewritten(
         "version: 2\napex: h\ncertificate: |\nprivKey: 'a\n  b' # two lines",
-        &values(&[]),
+        |old| values(old, &[]),
         "version: 2\napex: h\ncertificate: |\n  -----BEGIN X-----\n  AAAA\n  BBBB\n  -----END X-----\nprivKey: | # two lines\n  -----BEGIN X-----\n  AAAA\n  BBBB\n  -----END X-----\n",
     );
 }
@@ -70,12 +75,12 @@ fn block_values_are_replaced_and_what_follows_stays() {
 fn flow_style_stays_flow_style_and_json_stays_json() {
     assert_rewritten(
         "{version: 2, apex: h, tunnels: [{target: tcp://h:1}, {target: 'tcp://h:2', insecure: false, },],}\n",
-        &values(&[(0, "a-b"), (1, "c-d")]),
+        |old| values(old, &[(0, "a-b"), (1, "c-d")]),
         "{version: 2, apex: h, certificate: \"-----BEGIN X-----\\nAAAA\\nBBBB\\n-----END X-----\\n\", privKey: \"-----BEGIN X-----\\nAAAA\\nBBBB\\n-----END X-----\\n\", tunnels: [{target: tcp://h:1, hostname: a-b}, {target: 'tcp://h:2', hostname: c-d, insecure: false, },],}\n",
     );
     assert_rewritten(
         "{\"version\": 2, \"apex\": \"h\", \"tunnels\": [{\"target\": \"tcp://h:1\"}]}",
-        &names(&[(0, "a-b")]),
+        |old| names(old, &[(0, "a-b")]),
         "{\"version\": 2, \"apex\": \"h\", \"tunnels\": [{\"target\": \"tcp://h:1\", \"hostname\": \"a-b\"}]}",
     );
 }
@@ -84,7 +89,7 @@ fn flow_style_stays_flow_style_and_json_stays_json() {
 fn line_ends_of_windows_are_kept() {
     assert_rewritten(
         "version: 2\r\napex: h\r\ntunnels:\r\n  - target: tcp://h:1\r\n",
-        &Values { private_key: None, ..values(&[(0, "a-b")]) },
+        |old| Values { private_key: None, ..values(old, &[(0, "a-b")]) },
         "version: 2\r\napex: h\r\ncertificate: |\r\n  -----BEGIN X-----\r\n  AAAA\r\n  BBBB\r\n  -----END X-----\r\ntunnels:\r\n  - target: tcp://h:1\r\n    hostname: a-b\r\n",
     );
 }
@@ -93,7 +98,7 @@ fn line_ends_of_windows_are_kept() {
 fn names_that_yaml_could_take_for_something_else_are_quoted() {
     assert_rewritten(
         "version: 2\napex: h\ntunnels:\n- target: tcp://h:1\n- target: tcp://h:2\n",
-        &names(&[(0, "true"), (1, "1e5")]),
+        |old| names(old, &[(0, "true"), (1, "1e5")]),
         "version: 2\napex: h\ntunnels:\n- target: tcp://h:1\n  hostname: \"true\"\n- target: tcp://h:2\n  hostname: \"1e5\"\n",
     );
 }
@@ -107,11 +112,19 @@ fn what_cannot_be_edited_without_a_risk_is_refused() {
         "- a\n",
         "version: [\n",
     ] {
-        assert!(rewrite(text, &names(&[(1, "a-b")])).is_err(), "{text}");
+        assert!(rewrite(text, &names(text, &[(1, "a-b")])).is_err(), "{text}");
     }
     // One node that two tunnels share: the name of one would be the name of both.
     let shared = "version: 2\napex: h\ntunnels: [&t {target: tcp://h:1}, *t]\n";
-    assert!(rewrite(shared, &names(&[(0, "a-b")])).is_err());
+    assert!(rewrite(shared, &names(shared, &[(0, "a-b")])).is_err());
+}
+
+#[test]
+fn a_tunnel_that_leads_elsewhere_meanwhile_gets_no_name() {
+    let text = "version: 2\napex: h\ntunnels: [{target: tcp://h:1}, {target: tcp://h:2}]\n";
+    let asked = names(text, &[(0, "a-b")]);
+    let swapped = "version: 2\napex: h\ntunnels: [{target: tcp://h:2}, {target: tcp://h:1}]\n";
+    assert_eq!(rewrite(swapped, &asked), Err(RewriteError::Changed));
 }
 
 /// Files as people write them.
@@ -160,12 +173,13 @@ proptest! {
     #[test]
     fn any_file_takes_its_values_and_keeps_every_comment_and_every_other_line((text, count) in file()) {
         let hostnames: Vec<(usize, String)> = (0..count).map(|index| (index, format!("new-name-{index}"))).collect();
-        let values = Values { hostnames, ..values(&[]) };
+        let hostnames: Vec<(usize, &str)> = hostnames.iter().map(|(index, name)| (*index, name.as_str())).collect();
+        let values = values(&text, &hostnames);
         let new = rewrite(&text, &values).unwrap_or_else(|error| panic!("{error}\n{text}"));
         prop_assert_eq!(comments(&new), comments(&text));
         let raw = raw::parse(&new).expect("it parses");
         let names: Vec<String> = raw.tunnels.iter().flatten().map(|tunnel| tunnel.hostname.clone().expect("a name").value).collect();
-        let expected: Vec<String> = values.hostnames.iter().map(|(_, name)| name.clone()).collect();
+        let expected: Vec<String> = values.hostnames.iter().map(|name| name.hostname.clone()).collect();
         prop_assert_eq!(names, expected);
         prop_assert_eq!(raw.certificate.expect("a certificate").value, PEM);
         prop_assert_eq!(raw.priv_key.expect("a key").value.0, PEM);
@@ -175,6 +189,6 @@ proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "[ a-z:#|>'\"{}\\[\\],\n&*~-]{0,80}") {
         let text = format!("version: 2\napex: h\ntunnels:\n- target: x\n{text}");
-        rewrite(&text, &values(&[(0, "a-b")])).ok();
+        rewrite(&text, &values(&text, &[(0, "a-b")])).ok();
     }
 }

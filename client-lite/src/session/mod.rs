@@ -13,9 +13,10 @@ use specter_wire::{
     link::{Carries, NodeFrame, Reply},
     name::Hostname,
 };
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 mod message;
+mod naming;
 #[cfg(test)]
 mod tests;
 
@@ -225,9 +226,9 @@ impl Session {
         }
     }
 
-    /// Whether an answer is owed.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.pending.is_empty()
+    /// The number of the request whose answer comes next.
+    pub(crate) fn owed(&self) -> Option<u32> {
+        self.pending.front().map(|(id, _)| *id)
     }
 
     /// Takes a number for a request that this machine does not know.
@@ -286,7 +287,20 @@ impl Session {
                 }
                 Ok(())
             }
-            (_, _) => Err(SessionError::Violation("it is of another kind than what was asked")),
+            (
+                Pending::Hello
+                | Pending::Register
+                | Pending::Renew
+                | Pending::Hostnames
+                | Pending::Claim
+                | Pending::Publish(_),
+                Reply::Welcome { .. }
+                | Reply::Certificate { .. }
+                | Reply::Hostnames { .. }
+                | Reply::Outcomes { .. }
+                | Reply::Ping { .. }
+                | Reply::Draining,
+            ) => Err(SessionError::Violation("it is of another kind than what was asked")),
         }
     }
 
@@ -308,91 +322,6 @@ impl Session {
         self.state = State::Proving;
         self.actions.push_back(Action::Prove { bits: work_bits });
         Ok(())
-    }
-
-    /// Looks for names for the tunnels that have none, or goes on to publishing.
-    fn name(&mut self) {
-        if self.nameless().is_empty() {
-            self.publish();
-        } else {
-            self.state = State::Listing { free: Vec::new() };
-            self.ask(Message::Hostnames { after: String::new() }, Pending::Hostnames);
-        }
-    }
-
-    /// Takes a page of owned names. Custom domains are never given away by themselves: only labels are free.
-    fn listed(&mut self, names: &[&str], more: bool) -> Result<(), SessionError> {
-        let State::Listing { mut free } = std::mem::replace(&mut self.state, State::Serving) else {
-            return Err(SessionError::Violation("it lists hostnames unasked"));
-        };
-        let used: BTreeSet<Hostname> = (0..self.tunnels.len()).filter_map(|index| self.wire_name(index)).collect();
-        for name in parse_all(names)? {
-            if name.is_label() && !used.contains(&name) {
-                free.push(name);
-            }
-        }
-        let nameless = self.nameless();
-        if let (true, Some(last)) = (more && free.len() < nameless.len(), names.last()) {
-            self.ask(Message::Hostnames { after: (*last).to_owned() }, Pending::Hostnames);
-            self.state = State::Listing { free };
-            return Ok(());
-        }
-        let given: Vec<(usize, Hostname)> = nameless.iter().copied().zip(free).collect();
-        let mut outstanding = 0;
-        for batch in nameless[given.len()..].chunks(BATCH) {
-            // At most BATCH, which fits.
-            self.ask(Message::Claim { count: batch.len() as u8 }, Pending::Claim);
-            outstanding += 1;
-        }
-        self.state = State::Claiming { outstanding, given };
-        if outstanding == 0 {
-            self.named();
-        }
-        Ok(())
-    }
-
-    fn claimed(&mut self, answer: Result<&[&str], ErrorCode>) -> Result<(), SessionError> {
-        let State::Claiming { mut outstanding, mut given } = std::mem::replace(&mut self.state, State::Serving) else {
-            return Err(SessionError::Violation("it gives hostnames unasked"));
-        };
-        outstanding -= 1;
-        let taken: BTreeSet<usize> = given.iter().map(|(index, _)| *index).collect();
-        let nameless = self.nameless().into_iter().filter(|index| !taken.contains(index));
-        match answer {
-            Ok(names) => given.extend(nameless.zip(parse_all(names)?)),
-            // The last ones go without: which, does not matter.
-            Err(code) => {
-                for index in nameless.rev().take(BATCH).collect::<Vec<_>>() {
-                    self.published(index, Some(code));
-                }
-            }
-        }
-        self.state = State::Claiming { outstanding, given };
-        if outstanding == 0 {
-            self.named();
-        }
-        Ok(())
-    }
-
-    /// Has the new names stored, and publishes when that is done.
-    fn named(&mut self) {
-        let State::Claiming { given, .. } = std::mem::replace(&mut self.state, State::SavingHostnames) else {
-            return;
-        };
-        for (index, hostname) in &given {
-            if let Some(entry) = self.tunnels.get_mut(*index) {
-                entry.spec.hostname = Some(hostname.clone());
-            }
-        }
-        for index in self.nameless() {
-            // The node gave fewer than asked and said nothing.
-            self.published(index, Some(ErrorCode::Internal));
-        }
-        if given.is_empty() {
-            self.publish();
-        } else {
-            self.actions.push_back(Action::SaveHostnames(given));
-        }
     }
 
     /// Publishes what waits, without waiting between batches.
@@ -428,13 +357,6 @@ impl Session {
         }
     }
 
-    fn nameless(&self) -> Vec<usize> {
-        let nameless = |(index, entry): (usize, &Entry)| {
-            (entry.stage == Stage::Waiting && entry.spec.hostname.is_none()).then_some(index)
-        };
-        self.tunnels.iter().enumerate().filter_map(nameless).collect()
-    }
-
     fn set_stage(&mut self, tunnel: usize, stage: Stage) {
         if let Some(entry) = self.tunnels.get_mut(tunnel) {
             entry.stage = stage;
@@ -451,9 +373,4 @@ impl Session {
         self.actions.push_back(Action::Send(id, message));
         id
     }
-}
-
-fn parse_all(names: &[&str]) -> Result<Vec<Hostname>, SessionError> {
-    let parse = |name: &&str| Hostname::parse(name).map_err(|_| SessionError::Violation("it holds no hostname"));
-    names.iter().map(parse).collect()
 }

@@ -63,7 +63,7 @@ fn a_stranger_proves_registers_saves_names_itself_saves_and_publishes() {
     assert_eq!(drain(&mut session), [Action::Send(5, Message::Publish { tunnels: vec![0] })]);
     session.received(&outcomes(5, &[None])).expect("allowed");
     assert_eq!(drain(&mut session), [Action::Published(0)]);
-    assert!(!session.is_waiting());
+    assert_eq!(session.owed(), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{Client, End, Event, LinkLost, sentence, unix_now_s};
 use crate::{
     config::full_name,
     control::{ANSWER, Control, ControlError},
-    rewrite::Values,
+    rewrite::{NewName, Values},
     serve::Routes,
     session::{Action, Message, Session, Spec},
     store::Store,
@@ -57,14 +57,18 @@ impl<'a> Drive<'a> {
 
     async fn run(mut self, stop: &CancellationToken) -> Result<End, End> {
         let mut control = Control::open(self.connection).await?;
-        let mut answer_by = None;
+        let (mut owed_before, mut answer_by) = (None, None);
         loop {
             while let Some(action) = self.session.poll() {
                 if let Some(end) = self.act(action, &mut control).await? {
                     return Ok(end);
                 }
             }
-            answer_by = if self.session.is_waiting() { answer_by.or(Some(Instant::now() + ANSWER)) } else { None };
+            let owed = self.session.owed();
+            if owed != owed_before {
+                owed_before = owed;
+                answer_by = owed.map(|_| Instant::now() + ANSWER);
+            }
             tokio::select! {
                 () = stop.cancelled() => {
                     self.release(&mut control).await;
@@ -73,7 +77,6 @@ impl<'a> Drive<'a> {
                 advanced = control.advance() => {
                     advanced?;
                     self.session.received(&control.frame()?)?;
-                    answer_by = None;
                 }
                 counter = at_hand(&mut self.proof) => self.register(counter)?,
                 () = at(answer_by) => return Err(ControlError::Silent.into()),
@@ -144,8 +147,11 @@ impl<'a> Drive<'a> {
     }
 
     async fn save_hostnames(&mut self, names: Vec<(usize, Hostname)>) -> Result<(), End> {
-        let hostnames = names.iter().map(|(index, name)| (*index, name.to_string())).collect();
-        let values = Values { hostnames, ..Values::default() };
+        let new_name = |(index, name): &(usize, Hostname)| {
+            let target = self.client.config.tunnels.get(*index)?.target.to_string();
+            Some(NewName { tunnel: *index, target, hostname: name.to_string() })
+        };
+        let values = Values { hostnames: names.iter().filter_map(new_name).collect(), ..Values::default() };
         self.client.save(values).await.map_err(|error| End::Fatal(error.into()))?;
         for (index, name) in names {
             if let Some(tunnel) = self.client.config.tunnels.get_mut(index) {
@@ -173,12 +179,12 @@ impl<'a> Drive<'a> {
             (Some(hostname), true) => format!("the tunnel {hostname} to {target} is not served"),
             (Some(_) | None, _) => format!("the tunnel to {target} got no hostname"),
         };
-        let remedy = match code {
-            ErrorCode::NotOwner | ErrorCode::UnknownHostname => {
-                "; remove its `hostname` from the configuration to get a new one, or restore the key that owns it"
-            }
-            code if code.retry() => "; trying again soon",
-            _ => "; the node's operator can tell more",
+        let remedy = if code.retry() {
+            "; trying again soon"
+        } else if let ErrorCode::NotOwner | ErrorCode::UnknownHostname = code {
+            "; remove its `hostname` from the configuration to get a new one, or restore the key that owns it"
+        } else {
+            "; the node's operator can tell more"
         };
         let reason = format!("{subject}: {code}{remedy}");
         warn!("{reason}");

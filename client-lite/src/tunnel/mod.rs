@@ -17,7 +17,10 @@ use crate::{
     tls::{Trust, TrustError},
 };
 use quinn::ConnectionError;
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::{
+    digest::{Context, SHA256},
+    rand::{SecureRandom, SystemRandom},
+};
 use specter_wire::version::ALPN_LINK;
 use std::{
     path::PathBuf,
@@ -167,6 +170,7 @@ impl Client {
         }
         let key = if key_saved { Key::from_pem(&config.private_key.0)? } else { Key::generate()? };
         let certificate = usable_certificate(&config, &key);
+        let instance = instance(&store, &key);
         let (routes, receiver) = watch::channel(Arc::default());
         Ok(Self {
             config,
@@ -174,7 +178,7 @@ impl Client {
             key: Arc::new(key),
             key_saved,
             certificate,
-            instance: random_u64(),
+            instance,
             routes,
             service: Service::new(receiver),
             events,
@@ -260,8 +264,8 @@ impl Client {
         match end {
             End::Drained => {
                 self.draining.spawn(async move {
-                    // Its streams run in tasks of their own.
-                    timeout(DRAIN, link.connection.closed()).await.ok();
+                    // Streams that were under way when the node said so are served yet.
+                    timeout(DRAIN, service.accept(&link.connection)).await.ok();
                     link.close().await;
                 });
                 End::Drained
@@ -333,6 +337,24 @@ fn usable_certificate(config: &Config, key: &Key) -> Option<Certificate> {
             None
         }
     }
+}
+
+/// Tells this client from others with the same key, and is the same again after a restart: the node then replaces the
+/// link of the run that died at once, instead of sending visitors to it until it notices. Two runs on one file would
+/// replace each other; whoever is replaced draws another number, so that ends at the first time.
+fn instance(store: &Store, key: &Key) -> u64 {
+    let Store::File(path) = store else {
+        return random_u64();
+    };
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    // Copies of one file on several machines often lie at the same place. Where there is no such file, they meet once.
+    let machine = std::fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+    let mut context = Context::new(&SHA256);
+    for part in [key.public_key().as_slice(), path.as_os_str().as_encoded_bytes(), &machine] {
+        context.update(&part.len().to_le_bytes());
+        context.update(part);
+    }
+    context.finish().as_ref().first_chunk().map_or_else(random_u64, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// An error and its causes in one line.

@@ -1,6 +1,6 @@
 //! Bodies on their way between visitor and target.
 
-use super::headers;
+use super::{headers, pool::Lease};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -15,27 +15,32 @@ use tokio::time::{Instant, Sleep, sleep};
 /// A visitor that sends nothing of its request's body for this long loses the request.
 const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// When a request's body last moved: the wait for an answer counts from there.
+/// How far a request's body has come: the wait for an answer counts from its last move.
 #[derive(Debug)]
-pub(super) struct Progress(Mutex<Instant>);
+pub(super) struct Progress(Mutex<(Instant, bool)>);
 
 impl Progress {
-    pub(super) fn now() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Instant::now())))
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new((Instant::now(), false))))
     }
 
+    /// When it last moved.
     pub(super) fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn touch(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    /// Whether all of it is sent.
+    pub(super) fn is_done(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    fn moved(&self, done: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), done);
     }
 }
 
-/// A visitor's request body.
+/// A visitor's request body; none for a request without one, or one that is sent again.
 pub(super) struct Upload {
-    /// None when there is nothing to send.
     body: Option<Incoming>,
     progress: Arc<Progress>,
     stall: Option<Pin<Box<Sleep>>>,
@@ -51,13 +56,23 @@ pub(super) enum UploadError {
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming, progress: Arc<Progress>) -> Self {
-        Self { body: Some(body), progress, stall: None }
+    pub(super) fn new(body: Incoming) -> Self {
+        Self { body: Some(body), progress: Progress::new(), stall: None }.settled()
     }
 
-    /// The body of a request that has none.
-    pub(super) fn empty(progress: Arc<Progress>) -> Self {
-        Self { body: None, progress, stall: None }
+    pub(super) fn empty() -> Self {
+        Self { body: None, progress: Progress::new(), stall: None }.settled()
+    }
+
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    fn settled(self) -> Self {
+        if self.is_end_stream() {
+            self.progress.moved(true);
+        }
+        self
     }
 }
 
@@ -71,8 +86,8 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = &mut *self;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
-            this.progress.touch();
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) {
+            this.progress.moved(frame.is_none() || body.is_end_stream());
             this.stall = None;
             return Poll::Ready(frame.map(|frame| {
                 let mut frame = frame?;
@@ -88,18 +103,32 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 
-/// What a visitor is answered: a page of ours, or the target's bytes.
+/// What a visitor is answered: a page of ours, or the target's bytes. With their end the connection they came on is
+/// free for the next request.
 pub(super) enum Answer {
     Page(Full<Bytes>),
-    Target(Incoming),
+    Target { body: Incoming, lease: Option<Box<Lease>> },
+}
+
+impl Answer {
+    /// The target's answer, on a connection that can be used again if there is a lease.
+    pub(super) fn target(body: Incoming, lease: Option<Box<Lease>>) -> Self {
+        match lease {
+            Some(lease) if body.is_end_stream() => {
+                lease.give_back();
+                Self::Target { body, lease: None }
+            }
+            lease => Self::Target { body, lease },
+        }
+    }
 }
 
 impl Body for Answer {
@@ -112,21 +141,29 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
             Self::Page(page) => Pin::new(page).poll_frame(context).map_err(|never| match never {}),
-            Self::Target(body) => Pin::new(body).poll_frame(context),
+            Self::Target { body, lease } => {
+                let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+                if (frame.is_none() || body.is_end_stream())
+                    && let Some(lease) = lease.take()
+                {
+                    lease.give_back();
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Page(page) => page.is_end_stream(),
-            Self::Target(body) => body.is_end_stream(),
+            Self::Target { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Page(page) => page.size_hint(),
-            Self::Target(body) => body.size_hint(),
+            Self::Target { body, .. } => body.size_hint(),
         }
     }
 }

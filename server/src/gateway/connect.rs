@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use specter_wire::{error::ErrorCode, name::Hostname, stream::StreamKind};
+use specter_wire::{error::ErrorCode, name::Hostname};
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::Instrument as _;
@@ -61,7 +61,7 @@ async fn connect(
     let destination = sniff::destination(host, &gateway.apexes).and_then(|destination| destination.tunnel);
     let tunnel = destination.ok_or(Failure::Refused(ErrorCode::UnknownHostname))?;
     let opening = timeout(CONNECT_TIMEOUT, async {
-        let mut stream = gateway.router.open(&tunnel, StreamKind::Raw, peer).await?;
+        let mut stream = gateway.router.open(&tunnel, peer).await?;
         stream.connected().await?;
         Ok::<_, Failure>(stream)
     });

@@ -112,6 +112,8 @@ pub(super) fn to_target(
     remove_hop_by_hop(headers);
     // The gateway has told the visitor to go on already.
     headers.remove(header::EXPECT);
+    // It announces fields that would follow the body of this hop.
+    headers.remove(header::TRAILER);
     remove_about_visitor(headers);
 
     let hops = headers.get(HOPS).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok()).unwrap_or(0);

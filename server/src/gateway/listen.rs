@@ -76,7 +76,7 @@ impl Gateway {
             (Speech::Unstated, Some(destination)) => match &destination.tunnel {
                 // Tools of old offer no ALPN: what the tunnel carries decides. HTTP, too, for a name that nobody
                 // serves, since HTTP can say so.
-                Some(tunnel) if self.router.find(tunnel).await.is_ok_and(|(tunnel, _)| tunnel.carries.raw()) => {
+                Some(tunnel) if self.router.find(tunnel).await.is_ok_and(|tunnel| tunnel.carries.raw()) => {
                     tcp::serve_bare(&self, stream, tunnel, peer).await;
                 }
                 Some(_) | None => http::serve_http1(&self, stream, destination, peer).await,

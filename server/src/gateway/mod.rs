@@ -5,16 +5,20 @@
 //!                                                              → sniff    SNI and ALPN decide what it is (pure)
 //!   http    HTTP/1.1 and HTTP/2 connections, one call a request → proxy    request → tunnel → answer
 //!                                                              → headers  what crosses, and what is added (pure)
+//!                                                              → exchange one request: which link, when again
 //!                                                              → pool     HTTP connections over links' streams
 //!   tcp     raw bytes by SNI                                   → splice   both directions, half-close kept
 //!   connect plain HTTP: CONNECT to a tunnel, else a redirect
 //! status   how each failure looks to a visitor (pure)
+//! answered a link's stream as an HTTP connection
 //! body     bodies on their way, with their deadlines
 //! socket   a visitor's TCP connection: large reads, bounded stalls
 //! ```
 
+mod answered;
 mod body;
 mod connect;
+mod exchange;
 mod headers;
 mod http;
 mod listen;

@@ -1,38 +1,35 @@
 //! One visitor's request: to the tunnel, and the answer back.
 
 use super::{
-    body::{Answer, Progress, Upload},
+    body::Answer,
+    exchange::{Errand, exchange},
     headers,
-    pool::{self, Pool, Pools},
+    pool::Pool,
     sniff::Destination,
     status::{self, Failure},
 };
-use crate::{
-    route::{Refusal, Router, Tunnel},
-    shutdown::Shutdown,
-};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts};
+use crate::{route::Router, shutdown::Shutdown};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use hyper::{
-    body::{Body as _, Incoming},
+    body::Incoming,
     upgrade::{OnUpgrade, Upgraded},
 };
-use hyper_util::{client::legacy::ResponseFuture, rt::TokioIo};
-use specter_wire::{error::ErrorCode, name::Hostname};
-use std::{error::Error, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
-use tokio::time::sleep_until;
+use hyper_util::rt::TokioIo;
+use specter_wire::{name::Hostname, stream::StreamKind};
+use std::{net::SocketAddr, sync::Arc};
 use tracing::Instrument as _;
 
 /// Sends visitors' requests to tunnels.
 pub(super) struct Proxy {
     router: Arc<Router>,
-    pools: Pools,
+    pool: Pool,
     port: u16,
     shutdown: Shutdown,
 }
 
 impl Proxy {
     pub(super) fn new(router: Arc<Router>, port: u16, shutdown: Shutdown) -> Self {
-        Self { pools: Pools::new(router.clone()), router, port, shutdown }
+        Self { router, pool: Pool::new(shutdown.clone()), port, shutdown }
     }
 
     /// Answers a request that came on a connection made for `destination`. Never fails: a failure is a page.
@@ -66,37 +63,30 @@ impl Proxy {
         }
         let asked = headers::host(request.uri(), request.headers(), &destination.name)?;
         let Some(key) = &destination.tunnel else { return Ok(apex_page()) };
-        let (tunnel, newest) = self.router.find(key).await?;
-        if !tunnel.carries.http() {
-            return Err(Failure::Refused(ErrorCode::WrongKind));
-        }
+        let grpc = request.version() == Version::HTTP_2 && headers::is_grpc(request.headers());
+        let kind = if grpc { StreamKind::Http2 } else { StreamKind::Http1 };
+        let (tunnel, ways) = self.router.ways(key, kind).await?;
         let websocket = (request.version() == Version::HTTP_11 && headers::is_websocket(request.headers()))
             .then(|| hyper::upgrade::on(&mut request));
-        let http2 = request.version() == Version::HTTP_2 && headers::is_grpc(request.headers());
 
         let (mut parts, body) = request.into_parts();
-        let shown = match tunnel.host.as_deref() {
-            Some(fixed) => fixed,
-            // Every spelling would be another connection to the target: a strange port is left out.
-            None if http2 && !asked.ends_with(&format!(":{}", self.port)) => destination.name.as_str(),
-            None => &asked,
-        };
-        headers::to_target(&mut parts.headers, visitor, &asked, shown, http2)?;
+        let shown = tunnel.host.as_deref().unwrap_or(&asked);
+        headers::to_target(&mut parts.headers, visitor, &asked, shown, grpc)?;
         if websocket.is_some() {
             ask_upgrade(&mut parts.headers);
         }
-        let mut response = if http2 {
-            parts.uri = pool_uri(shown, &parts.uri)?;
-            parts.version = Version::HTTP_2;
-            // The authority says it already, and two might be one too many for the target.
+        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        if grpc {
+            let target = Uri::builder().scheme("http").authority(shown).path_and_query(path);
+            parts.uri = target.build().map_err(|_| Failure::BadHost)?;
             parts.headers.remove(header::HOST);
-            send(&self.pools.http2(key, newest), parts, body, &tunnel).await?
+            parts.version = Version::HTTP_2;
         } else {
-            let (pool, authority) = self.pools.http1(key, newest);
-            parts.uri = pool_uri(&authority, &parts.uri)?;
+            parts.uri = Uri::from(path);
             parts.version = Version::HTTP_11;
-            send(pool, parts, body, &tunnel).await?
-        };
+        }
+        let errand = Errand { hostname: key, ways: &ways, kind, visitor, limit: tunnel.header_timeout };
+        let mut response = exchange(&self.pool, &errand, parts, body).await?;
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(visitor) = websocket else { return Err(Failure::BrokenAnswer) };
@@ -107,90 +97,17 @@ impl Proxy {
         } else {
             headers::to_visitor(response.headers_mut());
         }
-        Ok(response.map(Answer::Target))
+        Ok(response)
     }
 
     /// Where a request to the plain port is sent instead.
     pub(super) fn https_location(&self, name: &Hostname, uri: &Uri) -> Option<HeaderValue> {
-        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let location = match self.port {
             443 => format!("https://{name}{path}"),
             port => format!("https://{name}:{port}{path}"),
         };
         HeaderValue::try_from(location).ok()
-    }
-}
-
-/// The URI of a request to a pool: see [`Pools`] for what its authority is.
-fn pool_uri(authority: &str, asked: &Uri) -> Result<Uri, Failure> {
-    let path = asked.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    Uri::builder().scheme("http").authority(authority).path_and_query(path).build().map_err(|_| Failure::BadHost)
-}
-
-/// Sends a request and waits for the head of its answer, from the moment on at which the request's body last moved.
-///
-/// A safe request without a body is sent once more when the connection was gone (RFC 9110 §9.2.2); hyper itself repeats
-/// only what it had not begun to send.
-async fn send(pool: &Pool, parts: Parts, body: Incoming, tunnel: &Tunnel) -> Result<Response<Incoming>, Failure> {
-    let again = (parts.method.is_safe() && body.is_end_stream()).then(|| parts.clone());
-    let progress = Progress::now();
-    let request = Request::from_parts(parts, Upload::new(body, progress.clone()));
-    let mut outcome = head_in_time(pool.request(request), &progress, tunnel.header_timeout).await;
-    if let (Some(parts), Some(Err(error))) = (again, &outcome)
-        && pool::refusal(error).is_none()
-        && pool::is_gone(error)
-    {
-        let progress = Progress::now();
-        let request = Request::from_parts(parts, Upload::empty(progress.clone()));
-        outcome = head_in_time(pool.request(request), &progress, tunnel.header_timeout).await;
-    }
-    match outcome {
-        Some(Ok(response)) => Ok(response),
-        Some(Err(error)) => Err(failure(&error)),
-        None => Err(Failure::Refused(ErrorCode::TargetTimeout)),
-    }
-}
-
-async fn head_in_time(
-    response: ResponseFuture,
-    progress: &Progress,
-    limit: Duration,
-) -> Option<Result<Response<Incoming>, hyper_util::client::legacy::Error>> {
-    let mut response = pin!(response);
-    loop {
-        let deadline = progress.last() + limit;
-        tokio::select! {
-            biased;
-            outcome = &mut response => return Some(outcome),
-            () = sleep_until(deadline) => {
-                if progress.last() + limit <= deadline {
-                    return None;
-                }
-            }
-        }
-    }
-}
-
-fn failure(error: &(dyn Error + 'static)) -> Failure {
-    if let Some(refusal) = pool::refusal(error) {
-        return refusal.into();
-    }
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<super::body::UploadError>() {
-            return Failure::BrokenRequest;
-        }
-        if error.downcast_ref::<io::Error>().is_some_and(pool::is_link_lost) {
-            return Failure::Refused(ErrorCode::NoLiveLink);
-        }
-        next = error.source();
-    }
-    Failure::BrokenAnswer
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal.0)
     }
 }
 

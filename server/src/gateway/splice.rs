@@ -5,7 +5,7 @@
 //! sides are told that it was one.
 
 use super::socket::Socket;
-use crate::route::{LinkStream, Refusal};
+use crate::route::{Link, LinkStream, Refusal, or_doubt};
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
 use std::{
@@ -81,11 +81,11 @@ pub(super) async fn splice<V: Visitor>(
     status: Status,
 ) -> Result<(), SpliceError> {
     let (mut reader, mut writer) = tokio::io::split(visitor);
-    let LinkStream { mut send, mut recv } = stream;
+    let LinkStream { link, mut send, mut recv } = stream;
     let moved = Moved(Mutex::new(Instant::now()));
     let outcome = {
         let mut up = std::pin::pin!(up(&mut reader, already_read, &mut send, &moved));
-        let mut down = std::pin::pin!(down(&mut recv, &mut writer, status, &moved));
+        let mut down = std::pin::pin!(down(&link, &mut recv, &mut writer, status, &moved));
         tokio::select! {
             first = &mut up => match first {
                 Ok(()) => in_time(down, &moved).await,
@@ -145,6 +145,7 @@ async fn up<R: AsyncRead + Unpin>(
     moved: &Moved,
 ) -> Result<(), SpliceError> {
     let mut chunk = already_read;
+    let mut failed = None;
     loop {
         if !chunk.is_empty() {
             moved.touch();
@@ -155,7 +156,10 @@ async fn up<R: AsyncRead + Unpin>(
                 Err(_) => return Err(SpliceError::Tunnel),
             }
         }
-        chunk = poll_fn(|context| poll_take(reader, context)).await.map_err(SpliceError::Visitor)?;
+        if let Some(error) = failed {
+            return Err(SpliceError::Visitor(error));
+        }
+        chunk = poll_fn(|context| poll_take(reader, context, &mut failed)).await.map_err(SpliceError::Visitor)?;
         if chunk.is_empty() {
             // Fails only if the target stopped reading before.
             let _ = send.finish();
@@ -164,8 +168,13 @@ async fn up<R: AsyncRead + Unpin>(
     }
 }
 
-/// Takes what the visitor has sent so far, without waiting for more than some of it; nothing at its end.
-fn poll_take<R: AsyncRead + Unpin>(reader: &mut R, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+/// Takes what the visitor has sent so far, without waiting for more than some of it; nothing at its end. An error behind
+/// some bytes goes to `failed`, to be told when they are passed on: the kernel tells it only once.
+fn poll_take<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    context: &mut Context<'_>,
+    failed: &mut Option<io::Error>,
+) -> Poll<io::Result<Bytes>> {
     SCRATCH.with_borrow_mut(|scratch| {
         let mut buffer = ReadBuf::new(scratch);
         loop {
@@ -175,8 +184,10 @@ fn poll_take<R: AsyncRead + Unpin>(reader: &mut R, context: &mut Context<'_>) ->
                 Poll::Ready(Ok(())) => break,
                 Poll::Pending if before > 0 => break,
                 Poll::Pending => return Poll::Pending,
-                // What came before the error is passed on first; the next read tells of the error again.
-                Poll::Ready(Err(_)) if before > 0 => break,
+                Poll::Ready(Err(error)) if before > 0 => {
+                    *failed = Some(error);
+                    break;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             }
         }
@@ -185,16 +196,25 @@ fn poll_take<R: AsyncRead + Unpin>(reader: &mut R, context: &mut Context<'_>) ->
 }
 
 async fn down<W: AsyncWrite + Unpin>(
+    link: &Link,
     recv: &mut RecvStream,
     writer: &mut W,
     status: Status,
     moved: &Moved,
 ) -> Result<(), SpliceError> {
-    if status == Status::Take {
-        let mut byte = [0];
-        match recv.read(&mut byte).await {
-            Ok(Some(_)) => crate::route::read_status(byte[0])?,
-            Ok(None) | Err(_) => return Err(SpliceError::Tunnel),
+    match status {
+        Status::Taken => {}
+        Status::Take | Status::Pass => {
+            let mut byte = [0];
+            match or_doubt(link, recv.read(&mut byte)).await {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return Err(SpliceError::Tunnel),
+            }
+            if status == Status::Take {
+                crate::route::read_status(byte[0])?;
+            } else {
+                write_all(writer, &mut [Bytes::copy_from_slice(&byte)]).await.map_err(SpliceError::Visitor)?;
+            }
         }
     }
     let mut chunks = [const { Bytes::new() }; CHUNKS];
@@ -262,13 +282,37 @@ mod tests {
         assert_eq!(read, expected);
     }
 
+    /// Gives some bytes, then an error once, then an end: as a socket does after a reset.
+    struct Reset(u8);
+
+    impl AsyncRead for Reset {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            self.0 += 1;
+            match self.0 {
+                1 => buffer.put_slice(b"some"),
+                2 => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                _ => {}
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_reset_behind_bytes_is_not_taken_for_an_end() {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut failed = None;
+        let taken = poll_take(&mut Reset(0), &mut context, &mut failed);
+        assert!(matches!(taken, Poll::Ready(Ok(chunk)) if chunk == "some"));
+        assert_eq!(failed.map(|error| error.kind()), Some(io::ErrorKind::ConnectionReset));
+    }
+
     #[tokio::test]
     async fn everything_that_came_is_taken_at_once_and_the_end_is_empty() {
         let (mut near, mut far) = tokio::io::duplex(1 << 20);
         near.write_all(&[1; 100_000]).await.expect("written");
         let take = |far: &mut tokio::io::DuplexStream| {
             let mut context = Context::from_waker(std::task::Waker::noop());
-            poll_take(far, &mut context)
+            poll_take(far, &mut context, &mut None)
         };
         assert!(matches!(take(&mut far), Poll::Ready(Ok(chunk)) if chunk.len() == SCRATCH_BYTES));
         assert!(matches!(take(&mut far), Poll::Ready(Ok(chunk)) if chunk.len() == 100_000 - SCRATCH_BYTES));

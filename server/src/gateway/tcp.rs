@@ -7,7 +7,7 @@ use super::{
     splice::{Status, Visitor, splice},
 };
 use bytes::Bytes;
-use specter_wire::{error::ErrorCode, name::Hostname, stream::StreamKind};
+use specter_wire::{error::ErrorCode, name::Hostname};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::server::TlsStream;
@@ -21,7 +21,7 @@ pub(super) async fn serve_connect(
 ) {
     let opened = match &destination.tunnel {
         None => Err(ErrorCode::UnknownHostname),
-        Some(tunnel) => gateway.router.open(tunnel, StreamKind::Raw, peer).await.map_err(|refusal| refusal.0),
+        Some(tunnel) => gateway.router.open(tunnel, peer).await.map_err(|refusal| refusal.0),
     };
     match opened {
         Ok(tunnel) => report(splice(stream, Bytes::new(), tunnel, Status::Pass).await),
@@ -36,7 +36,7 @@ pub(super) async fn serve_connect(
 
 /// A visitor of any TLS program that states no protocol: it gets the bytes alone.
 pub(super) async fn serve_bare(gateway: &Arc<Gateway>, stream: TlsStream<Socket>, tunnel: &Hostname, peer: SocketAddr) {
-    match gateway.router.open(tunnel, StreamKind::Raw, peer).await {
+    match gateway.router.open(tunnel, peer).await {
         Ok(tunnel) => report(splice(stream, Bytes::new(), tunnel, Status::Take).await),
         Err(refusal) => {
             tracing::debug!(%refusal, "a visitor was turned away");

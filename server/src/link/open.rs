@@ -15,6 +15,8 @@ use tokio::time::timeout;
 /// Both directions of a visitor's stream. The header is on its way; the answer's first byte is a status.
 #[derive(Debug)]
 pub struct LinkStream {
+    /// What carries it.
+    pub link: Arc<Link>,
     /// Towards the target.
     pub send: SendStream,
     /// From the target, status byte first.
@@ -28,6 +30,22 @@ pub struct Refusal(pub ErrorCode);
 
 /// A link whose client accepts no stream for this long is passed over.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A client that has said nothing for this long on a stream may be busy or dead: a probe tells.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Waits for the first sign of life of a stream on `link`; a long wait makes the node look whether the link lives, so
+/// that visitors of a client that was cut off do not wait for QUIC's idle timeout.
+pub async fn or_doubt<F: Future>(link: &Link, first: F) -> F::Output {
+    let mut first = std::pin::pin!(first);
+    match timeout(SILENCE, &mut first).await {
+        Ok(output) => output,
+        Err(_) => {
+            link.doubt();
+            first.await
+        }
+    }
+}
 
 /// Opens a stream to `hostname`'s target and sends its header.
 ///
@@ -45,7 +63,7 @@ pub async fn open(
     let opened = timeout(OPEN_TIMEOUT, async {
         let (mut send, recv) = link.connection().open_bi().await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
         send.write_all(&frame).await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
-        Ok(LinkStream { send, recv })
+        Ok(LinkStream { link: link.clone(), send, recv })
     });
     opened.await.unwrap_or(Err(Refusal(ErrorCode::Limit)))
 }
@@ -57,7 +75,7 @@ impl LinkStream {
     /// The far end's refusal, or [`ErrorCode::NoLiveLink`] when the link died before it answered.
     pub async fn connected(&mut self) -> Result<(), Refusal> {
         let mut byte = [0];
-        match self.recv.read(&mut byte).await {
+        match or_doubt(&self.link, self.recv.read(&mut byte)).await {
             Ok(Some(_)) => read_status(byte[0]),
             Ok(None) => Err(Refusal(ErrorCode::Malformed)),
             Err(_) => Err(Refusal(ErrorCode::NoLiveLink)),

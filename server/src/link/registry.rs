@@ -76,9 +76,16 @@ impl Link {
         &self.connection
     }
 
-    /// Whether a newer link of the same identity came and this one has not shown life since.
+    /// Whether there is reason to think that the link is dead, and it has not shown life since.
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// Lets visitors go elsewhere until the link has answered a probe; one that does not answer is closed.
+    pub fn doubt(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
+        // A full queue means that a probe is under way.
+        let _ = self.probes.try_send(());
     }
 
     /// The link showed life.
@@ -158,11 +165,7 @@ impl Registry {
         for old in replaced {
             old.connection.close(CLOSE_REPLACED.into(), b"replaced by a newer link");
         }
-        for other in others {
-            other.suspect.store(true, Ordering::Relaxed);
-            // A full queue means that a probe is under way.
-            let _ = other.probes.try_send(());
-        }
+        others.iter().for_each(|other| other.doubt());
         Ok(link)
     }
 
@@ -284,7 +287,7 @@ mod tests {
                 .with_single_cert(vec![certificate.clone()], key)
                 .expect("TLS");
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
-            let node = endpoint::serve(endpoint::bind_udp(any).expect("bound"), Arc::new(tls)).expect("endpoint");
+            let node = endpoint::serve(endpoint::bind_udp(any).expect("bound"), Arc::new(tls), b"").expect("endpoint");
             let mut roots = rustls::RootCertStore::empty();
             roots.add(certificate).expect("root");
             let tls = rustls::ClientConfig::builder_with_provider(identity::provider())

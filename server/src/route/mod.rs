@@ -14,8 +14,8 @@ pub mod publish;
 mod table;
 
 pub use crate::link::{
-    open::{LinkStream, Refusal, read_status},
-    registry::Tunnel,
+    open::{LinkStream, Refusal, or_doubt, read_status},
+    registry::{Link, Tunnel},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     node::Handle,
 };
 use pick::Candidate;
-use specter_wire::{error::ErrorCode, id::LinkId, name::Hostname, stream::StreamKind};
+use specter_wire::{error::ErrorCode, name::Hostname, stream::StreamKind};
 use std::{
     net::SocketAddr,
     sync::{
@@ -46,32 +46,22 @@ impl Router {
         Self { registry, table: Table::new(store), turn: AtomicUsize::new(0) }
     }
 
-    /// What is published under `hostname`, and the newest link that serves it. What was opened to the tunnel before that
-    /// link came may lead to a client that is gone.
+    /// What is published under `hostname`.
     ///
     /// # Errors
     /// [`ErrorCode::UnknownHostname`], [`ErrorCode::NoLiveLink`], or [`ErrorCode::Unavailable`] when the store cannot tell.
-    pub async fn find(&self, hostname: &Hostname) -> Result<(Tunnel, LinkId), Refusal> {
-        if let Some((tunnel, links)) = self.registry.serving(hostname)
-            && let Some(newest) = links.last()
-        {
-            return Ok((tunnel, newest.id()));
+    pub async fn find(&self, hostname: &Hostname) -> Result<Tunnel, Refusal> {
+        match self.registry.serving(hostname) {
+            Some((tunnel, _)) => Ok(tunnel),
+            None => Err(self.absent(hostname).await),
         }
-        Err(self.absent(hostname).await)
     }
 
-    /// Opens a stream to the target of `hostname`, on the first link that takes it. The target's own answer is still to
-    /// come: its first byte is read with [`read_status`].
+    /// The ways to the target of `hostname` for streams of `kind`, in the order to try them; at least one.
     ///
     /// # Errors
-    /// As [`Router::find`]; also [`ErrorCode::WrongKind`] when the tunnel does not carry `kind`, and
-    /// [`ErrorCode::Limit`] when every link has all the streams it allows.
-    pub async fn open(
-        &self,
-        hostname: &Hostname,
-        kind: StreamKind,
-        visitor: SocketAddr,
-    ) -> Result<LinkStream, Refusal> {
+    /// As [`Router::find`]; also [`ErrorCode::WrongKind`] when the tunnel does not carry `kind`.
+    pub async fn ways(&self, hostname: &Hostname, kind: StreamKind) -> Result<(Tunnel, Vec<Way>), Refusal> {
         let Some((tunnel, links)) = self.registry.serving(hostname) else {
             return Err(self.absent(hostname).await);
         };
@@ -84,9 +74,20 @@ impl Router {
         }
         let candidates: Vec<Candidate> =
             links.iter().map(|link| Candidate { link: link.id(), suspect: link.is_suspect() }).collect();
+        let order = pick::order(&candidates, self.turn.fetch_add(1, Ordering::Relaxed));
+        Ok((tunnel, order.into_iter().map(|index| Way { link: links[index].clone() }).collect()))
+    }
+
+    /// Opens a stream of raw bytes to the target of `hostname`, on the first link that takes it. The target's own answer
+    /// is still to come: its first byte is read with [`read_status`].
+    ///
+    /// # Errors
+    /// As [`Router::ways`] and [`Way::open`].
+    pub async fn open(&self, hostname: &Hostname, visitor: SocketAddr) -> Result<LinkStream, Refusal> {
+        let (_, ways) = self.ways(hostname, StreamKind::Raw).await?;
         let mut refusal = Refusal(ErrorCode::NoLiveLink);
-        for index in pick::order(&candidates, self.turn.fetch_add(1, Ordering::Relaxed)) {
-            match open::open(&links[index], hostname, kind, visitor).await {
+        for way in ways {
+            match way.open(hostname, StreamKind::Raw, visitor).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => refusal = error,
             }
@@ -103,5 +104,32 @@ impl Router {
                 Refusal(ErrorCode::Unavailable)
             }
         }
+    }
+}
+
+/// One way to a target.
+#[derive(Clone, Debug)]
+pub struct Way {
+    link: Arc<Link>,
+}
+
+impl Way {
+    /// The link that it takes.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoLiveLink`] or [`ErrorCode::Limit`], before anything of the visitor's was sent: another way may be
+    /// tried.
+    pub async fn open(
+        &self,
+        hostname: &Hostname,
+        kind: StreamKind,
+        visitor: SocketAddr,
+    ) -> Result<LinkStream, Refusal> {
+        open::open(&self.link, hostname, kind, visitor).await
     }
 }

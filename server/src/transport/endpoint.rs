@@ -5,6 +5,8 @@ use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicServerConfig},
 };
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     io,
@@ -104,16 +106,30 @@ pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
 
 /// Starts a QUIC endpoint that accepts what `tls` accepts.
 ///
+/// `secret` is this node's alone and the same after a restart: from it come the marks by which a node that was killed
+/// and started again knows packets of its former life, and the token that makes their sender give up at once (stateless
+/// reset, RFC 9000 §10.3) instead of after [`LINK_IDLE`].
+///
 /// # Errors
 /// [`BindError`].
-pub fn serve(socket: UdpSocket, tls: Arc<rustls::ServerConfig>) -> Result<Endpoint, BindError> {
+pub fn serve(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, secret: &[u8]) -> Result<Endpoint, BindError> {
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(Arc::new(transport()));
     let address = socket.local_addr();
-    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(DeferRuntime)).map_err(|source| {
+    Endpoint::new(lasting(secret), Some(config), socket, Arc::new(DeferRuntime)).map_err(|source| {
         let address = address.unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
         BindError::Socket { protocol: "UDP", address, source }
     })
+}
+
+fn lasting(secret: &[u8]) -> EndpointConfig {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let reset = hmac::sign(&secret, b"specter stateless reset");
+    let mark = hmac::sign(&secret, b"specter connection id");
+    let mark = mark.as_ref().first_chunk().copied().map_or(0, u64::from_le_bytes);
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref())));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(mark)));
+    config
 }
 
 fn transport() -> TransportConfig {

@@ -27,8 +27,9 @@ pub use process::Process;
 
 use std::{future::Future, time::Duration};
 
-/// How long anything may take that should be quick. Long enough for a debug build on a busy machine of two cores.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take that should be quick. Long enough for a debug build on a busy machine of two cores, and
+/// for QUIC to notice after 30 s that the other side is gone.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something that must happen.
 ///

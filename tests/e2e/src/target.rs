@@ -15,7 +15,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -255,8 +255,12 @@ pub fn pattern(length: u64) -> Body {
 
 /// The bytes of [`pattern`] from `at`.
 pub fn pattern_at(at: u64, size: u64) -> Bytes {
-    // A prime period, so that a lost or repeated buffer of any usual size shows.
-    (at..at + size).map(|index| (index % 251) as u8).collect()
+    let start = usize::try_from(at % PERIOD_BYTES).expect("below the period");
+    let size = usize::try_from(size).expect("a size in memory");
+    if start + size <= PERIODS.len() {
+        return PERIODS.slice(start..start + size);
+    }
+    PERIODS[start..].iter().chain(PERIODS.iter().cycle()).copied().take(size).collect()
 }
 
 /// Reads a body and returns its length, or what differs from [`pattern`].
@@ -276,11 +280,18 @@ async fn checked_length(mut body: Incoming) -> Result<u64, String> {
 /// # Errors
 /// A sentence that tells the first byte that differs.
 pub fn check_pattern(at: u64, data: &[u8]) -> Result<u64, String> {
-    let wrong = (at..).zip(data).find(|(index, byte)| (index % 251) as u8 != **byte);
-    match wrong {
-        Some((index, byte)) => Err(format!("byte {index} is {byte}")),
-        None => Ok(at + data.len() as u64),
+    let mut end = at;
+    for piece in data.chunks(CHECK_BYTES) {
+        let length = piece.len() as u64;
+        let wanted = pattern_at(end, length);
+        // Compared as a whole: a debug build takes minutes for a gibibyte byte by byte.
+        if wanted != piece {
+            let wrong = (end..).zip(wanted.iter().zip(piece)).find(|(_, (wanted, found))| wanted != found);
+            return Err(format!("the first wrong byte, what it should be, and what it is: {wrong:?}"));
+        }
+        end += length;
     }
+    Ok(end)
 }
 
 async fn serve_http1<F, S>(
@@ -327,3 +338,30 @@ async fn listen() -> (TcpListener, SocketAddr) {
 }
 
 const CHUNK_BYTES: u64 = 64 * 1024;
+
+/// Bytes that are compared at once.
+const CHECK_BYTES: usize = 64 * 1024;
+
+/// A prime, so that a lost or repeated buffer of any usual size shows.
+const PERIOD_BYTES: u64 = 251;
+
+/// Enough periods for every piece that tests ask for at once, a whole number of them.
+static PERIODS: LazyLock<Bytes> = LazyLock::new(|| (0..PERIOD_BYTES as u8).cycle().take(251 * 2048).collect());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pattern_tells_every_byte_that_is_lost_changed_or_doubled() {
+        for (at, size) in [(0, 10), (250, 3), (513, 200_000), (7, 1_500_000)] {
+            let bytes = pattern_at(at, size);
+            assert!(bytes.iter().zip(at..).all(|(byte, index)| u64::from(*byte) == index % PERIOD_BYTES));
+            assert_eq!(check_pattern(at, &bytes), Ok(at + size));
+            assert!(check_pattern(at + 1, &bytes).is_err());
+        }
+        let mut changed = pattern_at(0, 100_000).to_vec();
+        changed[70_000] ^= 1;
+        assert!(check_pattern(0, &changed).is_err());
+    }
+}

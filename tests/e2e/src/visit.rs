@@ -3,7 +3,10 @@
 use crate::{Node, process, soon, tool::tool};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use std::{fmt::Write, sync::Arc};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -12,7 +15,6 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// What a visitor was answered.
-#[derive(Debug)]
 pub struct Answer {
     /// `HTTP/1.1` or `HTTP/2`.
     pub version: String,
@@ -43,6 +45,13 @@ impl Answer {
     pub fn seen(&self, name: &str) -> Vec<String> {
         let start = format!("{name}: ");
         self.text().lines().filter_map(|line| line.strip_prefix(&start)).map(str::to_owned).collect()
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, status, headers, exit, complaint, .. } = self;
+        write!(f, "{version} {status} {headers:?}, curl {exit} {complaint:?}, body {:?}", self.text())
     }
 }
 

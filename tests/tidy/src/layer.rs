@@ -14,7 +14,7 @@ pub const LAYERS: [&[&str]; 7] = [
 ];
 
 /// The composition root: names everything, its own parts included, and is named by nobody below.
-pub const ROOT: [&str; 5] = ["run", "dev", "main", "args", "lib"];
+pub const ROOT: [&str; 6] = ["run", "serve", "dev", "args", "main", "lib"];
 
 /// What a module must not name although it lies lower.
 const HIDDEN: [(&str, &[&str]); 2] = [("gateway", &["node", "link"]), ("acme", &["link", "route"])];
@@ -24,7 +24,8 @@ const SOURCE: &str = "server/src/";
 /// Finds every name of a module that its user may not know.
 pub fn check(tree: &Tree) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for file in tree.rust(SOURCE) {
+    // A test may hold two layers together, to see that they fit.
+    for file in tree.rust(SOURCE).filter(|file| !file.is_test()) {
         let module = module_of(file);
         let Some(layer) = layer_of(module) else {
             let message =
@@ -162,7 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn downward_names_the_root_and_comments_are_fine() {
+    fn downward_names_the_root_tests_and_comments_are_fine() {
+        assert_eq!(messages("server/src/link/tests.rs", "use crate::gateway;"), [""; 0]);
         assert_eq!(messages("server/src/gateway/http.rs", "use crate::{route, config};\n// crate::admin\n"), [""; 0]);
         assert_eq!(messages("server/src/run.rs", "use crate::{args::Args, gateway, dev};"), [""; 0]);
         assert_eq!(messages("server/src/main.rs", "use specter_server::{run, dev};"), [""; 0]);

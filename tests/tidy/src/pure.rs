@@ -36,7 +36,7 @@ pub fn check(tree: &Tree) -> Vec<Violation> {
     for file in tree.rust("") {
         let marked = is_marked(&file.text);
         if !marked && REQUIRED.contains(&file.path.as_str()) {
-            let message = format!("this file decides; its module doc must say so by `Pure:` or `PURE`");
+            let message = "this file decides; its module doc must say so by `Pure:` or `PURE`".to_owned();
             violations.push(Violation { path: file.path.clone(), line: 1, message });
         }
         if !marked {

@@ -76,8 +76,9 @@ impl File {
 
     /// Whether the whole file is test code.
     pub fn is_test(&self) -> bool {
-        let name = self.path.rsplit('/').next().unwrap_or(&self.path);
-        name == "tests.rs" || self.path.contains("/tests/") && !self.path.contains("/src/") || self.in_test_crate()
+        let is_harness = self.path.starts_with("tests/e2e/");
+        let inside = self.path.split_once("/src/").map_or(self.path.as_str(), |(_, inside)| inside);
+        is_harness || inside.split('/').any(|part| part == "tests" || part == "tests.rs") && !self.in_own_crate()
     }
 
     /// The lines of code that are not test code, with their numbers from 1.
@@ -105,8 +106,9 @@ impl File {
         lines
     }
 
-    fn in_test_crate(&self) -> bool {
-        self.path.starts_with("tests/e2e/")
+    /// Crates under `tests/` whose code is held to the rules like any product.
+    fn in_own_crate(&self) -> bool {
+        self.path.starts_with("tests/") && self.path.contains("/src/") && !self.path.ends_with("/tests.rs")
     }
 }
 
@@ -220,7 +222,16 @@ mod tests {
     fn test_modules_are_no_product_code() {
         let tree = Tree::of(&[("a/src/b.rs", "one\n#[cfg(test)]\nmod tests {\n  fn x() {\n  }\n}\ntwo\n")]);
         assert_eq!(tree.files[0].product_lines(), [(1, "one"), (7, "two")]);
-        assert!(Tree::of(&[("a/src/b/tests.rs", "x\n")]).files[0].product_lines().is_empty());
+        for (path, is_test) in [
+            ("a/src/b/tests.rs", true),
+            ("a/src/b/tests/c.rs", true),
+            ("a/tests/b.rs", true),
+            ("tests/tidy/src/lib.rs", false),
+            ("tests/tidy/tests/repository.rs", true),
+            ("a/src/attests.rs", false),
+        ] {
+            assert_eq!(Tree::of(&[(path, "x\n")]).files[0].is_test(), is_test, "{path}");
+        }
     }
 
     #[test]

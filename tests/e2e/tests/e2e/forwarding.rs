@@ -103,8 +103,6 @@ async fn headers_of_one_hop_do_not_reach_the_target() {
             "-H",
             "TE: gzip;secret-5",
             "-H",
-            "Trailer: secret-6",
-            "-H",
             "X-Of-The-Whole-Way: kept",
         ])
         .await

@@ -50,13 +50,19 @@ const VECTORS: [(&str, &str); 29] = [
     ),
 ];
 
-/// Vectors that may reach the target, since what it gets is the gateway's own, unambiguous spelling; it must be one request.
-const RESPELLED: [&str; 4] = [
+/// Vectors that may reach the target, since what it gets is the gateway's own, unambiguous spelling; the request behind
+/// must be read where the gateway says that the first one ends. hyper takes chunks over a length, as RFC 9112 §6.3 allows.
+const RESPELLED: [&str; 6] = [
+    "length and chunks",
+    "chunks and length",
     "chunks in an old version",
     "a bare line feed in the head",
     "a chunk size that is none",
     "a chunk size beyond numbers",
 ];
+
+/// Vectors whose ends are in no doubt: they are refused, and the request behind them may be served.
+const WHOLE: [&str; 2] = ["two hosts", "no host"];
 
 #[tokio::test]
 async fn requests_that_can_be_read_two_ways_are_refused() {
@@ -78,7 +84,13 @@ async fn requests_that_can_be_read_two_ways_are_refused() {
         let answer = visit::exchange(&node, client.host(), bytes.as_bytes()).await;
         let reached = target.requests() - before;
         let refused = answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4");
-        let fine = if RESPELLED.contains(&name) { reached <= 2 } else { reached == 0 && refused };
+        let fine = if RESPELLED.contains(&name) {
+            reached <= 2
+        } else if WHOLE.contains(&name) {
+            refused && reached <= 1
+        } else {
+            refused && reached == 0
+        };
         if !fine {
             let first = answer.lines().next().unwrap_or_default();
             passed.push(format!("{name}: {reached} requests reached the target, the visitor saw {first:?}"));
@@ -115,14 +127,20 @@ async fn a_header_beyond_the_limit_is_refused_with_431() {
     let node = Node::start().await;
     let client = Client::publish_one(&node, &target.url()).await;
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let header = folder.path().join("header");
-    std::fs::write(&header, format!("X-Large: {}\n", "a".repeat(80_000))).expect("the folder is writable");
-    let header = format!("@{}", header.display());
+    let header = |bytes: usize| {
+        let path = folder.path().join(bytes.to_string());
+        std::fs::write(&path, format!("X-Large: {}\n", "a".repeat(bytes))).expect("the folder is writable");
+        format!("@{}", path.display())
+    };
+    let (large, huge) = (header(60_000), header(300_000));
     for version in ["--http1.1", "--http2"] {
-        let Some(answer) = visit::get(&node, client.host(), "/", &[version, "-H", &header]).await else { return };
+        let Some(answer) = visit::get(&node, client.host(), "/", &[version, "-H", &large]).await else { return };
         assert_eq!(answer.status, 431, "{version}: {answer:?}");
-        assert!(!answer.text().starts_with("GET"), "{version}: the target saw it");
-        let Some(answer) = visit::get(&node, client.host(), "/", &[version]).await else { return };
-        assert_eq!(answer.status, 200, "the node serves on: {answer:?}");
+        // So much more than the limit that the gateway need not read it to its end in order to answer.
+        let Some(answer) = visit::get(&node, client.host(), "/", &[version, "-H", &huge]).await else { return };
+        assert!(answer.status == 431 || answer.exit != 0, "{version}: {answer:?}");
+        assert_eq!(target.requests(), 0);
     }
+    let Some(answer) = visit::get(&node, client.host(), "/", &[]).await else { return };
+    assert_eq!(answer.status, 200, "the node serves on: {answer:?}");
 }

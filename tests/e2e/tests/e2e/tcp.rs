@@ -121,6 +121,40 @@ async fn a_target_that_resets_is_no_clean_end() {
 }
 
 #[tokio::test]
+async fn a_visitor_that_resets_is_no_clean_end_for_the_target() {
+    let (received, mut receive) = mpsc::channel(4);
+    let target = Target::tcp(move |mut stream| {
+        let received = received.clone();
+        async move {
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).await.expect("the first bytes");
+            received.send("begun").await.expect("the test waits");
+            let end = stream.read_to_end(&mut Vec::new()).await;
+            received.send(if end.is_ok() { "whole" } else { "cut" }).await.expect("the test waits");
+        }
+    })
+    .await;
+    let node = Node::start().await;
+    let client = Client::publish_one(&node, &target.tcp_url()).await;
+
+    let mut stream = visit::tls(&node, client.host(), &[]).await;
+    stream.write_all(b"half an upload").await.expect("the gateway reads");
+    assert_eq!(soon("the first bytes over TLS", receive.recv()).await, Some("begun"));
+    stream.get_ref().0.set_zero_linger().expect("a TCP socket");
+    drop(stream);
+    assert_eq!(soon("the end over TLS", receive.recv()).await, Some("cut"));
+
+    let mut stream = http_connect(&node, client.host()).await;
+    stream.write_all(b"half an upload").await.expect("the gateway reads");
+    assert_eq!(soon("the first bytes over CONNECT", receive.recv()).await, Some("begun"));
+    // Bytes and reset may be read at once: the bytes must not hide the reset.
+    stream.write_all(b"more").await.expect("the gateway reads");
+    stream.set_zero_linger().expect("a TCP socket");
+    drop(stream);
+    assert_eq!(soon("the end over CONNECT", receive.recv()).await, Some("cut"));
+}
+
+#[tokio::test]
 async fn connect_ends_when_the_far_end_does_even_if_its_input_stays_open() {
     let target = Target::tcp(|mut stream| async move {
         stream.write_all(b"bye\n").await.expect("the visitor reads");
@@ -262,12 +296,10 @@ async fn listen_joins_each_connection_to_the_tunnel() {
     let mut command = client_command();
     command.args(["listen", "--listen", "127.0.0.1:0", client.host(), "--apex", &node.apex(), "--ca"]).arg(node.ca());
     let listen = Process::start(command);
-    let line = listen.line("where it listens", |line| line.contains("127.0.0.1:")).await;
-    let address: SocketAddr = line
-        .split_whitespace()
-        .filter_map(|word| word.trim_start_matches("tcp://").parse().ok())
-        .next()
-        .unwrap_or_else(|| panic!("no address in {line:?}"));
+    let line = listen.lines(1).await[0].clone();
+    let (place, tunnel) = line.split_once(" -> ").expect("a place and a tunnel");
+    let address: SocketAddr = place.strip_prefix("tcp://").and_then(|text| text.parse().ok()).expect("an address");
+    assert_eq!(tunnel, format!("tcp://{}:{}", client.host(), node.port()));
     let talk = async |text: &[u8]| {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
         stream.write_all(text).await.expect("it reads");

@@ -1,0 +1,98 @@
+//! The command line, and the only place that reads the environment.
+
+use argh::FromArgs;
+use std::path::PathBuf;
+
+/// Measures the tunnel in one run against the target itself, nginx as a plain TLS proxy, and other tunnels.
+#[derive(FromArgs, Debug)]
+#[argh(
+    help_triggers("-h", "--help"),
+    example = "Everything, about ten minutes:\n  cargo run --release -p bench\n\
+               Requests with 32 connections alone:\n  cargo run --release -p bench -- --only requests-32/",
+    note = "Other tunnels are measured when tests/bench/peers.sh has installed them, nginx when it is installed."
+)]
+pub(crate) struct Args {
+    /// fewer rounds, shorter and smaller
+    #[argh(switch)]
+    pub(crate) quick: bool,
+
+    /// measure only the cases whose name WORK/PATH has this in it, such as download/ or /nginx; repeatable
+    #[argh(option)]
+    pub(crate) only: Vec<String>,
+
+    /// how often each case is measured (default: 5; quick: 3)
+    #[argh(option)]
+    pub(crate) rounds: Option<usize>,
+
+    /// size of a download and of an upload in MiB (default: 512; quick: 128)
+    #[argh(option)]
+    pub(crate) size_mib: Option<u64>,
+
+    /// milliseconds of each round of requests and of new visitors (default: 2000; quick: 700)
+    #[argh(option)]
+    pub(crate) duration_ms: Option<u64>,
+
+    /// idle clients, each with a link of its own (default: 1000; quick: 300)
+    #[argh(option)]
+    pub(crate) links: Option<usize>,
+
+    /// idle visitors (default: 500; quick: 200)
+    #[argh(option)]
+    pub(crate) visitors: Option<usize>,
+
+    /// write every sample to this file as JSON
+    #[argh(option)]
+    pub(crate) json: Option<PathBuf>,
+
+    /// folder with specter-server and client-lite, instead of building them
+    #[argh(option)]
+    pub(crate) binaries: Option<PathBuf>,
+
+    /// keep logs and configurations of all processes in this folder
+    #[argh(option)]
+    pub(crate) keep: Option<PathBuf>,
+
+    #[argh(subcommand)]
+    pub(crate) role: Option<Role>,
+}
+
+/// What this program is when it started itself.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+pub(crate) enum Role {
+    Target(TargetArgs),
+}
+
+/// serve as the target of all paths; the benchmark starts this itself
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "target")]
+pub(crate) struct TargetArgs {
+    /// certificate chain, PEM
+    #[argh(option)]
+    pub(crate) certificate: PathBuf,
+    /// private key, PEM
+    #[argh(option)]
+    pub(crate) key: PathBuf,
+}
+
+/// The cargo that runs this program, to build the others with.
+pub(crate) fn cargo() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_folder() -> PathBuf {
+    let default = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target"));
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
+}
+
+/// Folders with programs: those that the peers' script installs into, then the system's.
+pub(crate) fn program_folders() -> Vec<PathBuf> {
+    let mut folders = vec![target_folder().join("peers").join("bin")];
+    if let Some(path) = std::env::var_os("PATH") {
+        folders.extend(std::env::split_paths(&path));
+    }
+    // Servers are outside the search path of ordinary users.
+    folders.push(PathBuf::from("/usr/sbin"));
+    folders
+}
