@@ -108,7 +108,7 @@ pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
 ///
 /// `secret` is this node's alone and the same after a restart: from it come the marks by which a node that was killed
 /// and started again knows packets of its former life, and the token that makes their sender give up at once (stateless
-/// reset, RFC 9000 §10.3) instead of after [`LINK_IDLE`].
+/// reset, RFC 9000 §10.3) instead of after its idle timeout.
 ///
 /// # Errors
 /// [`BindError`].
