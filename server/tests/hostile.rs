@@ -2,6 +2,7 @@
 
 use client_lite::{Event, TunnelOptions, run_tunnel};
 use quinn::crypto::rustls::QuicClientConfig;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use specter_server::{
@@ -12,7 +13,7 @@ use specter_server::{
 };
 use specter_wire::{
     codec,
-    link::{ClientFrame, Request},
+    link::{ClientFrame, EXPORTER_BYTES, EXPORTER_LABEL, Request, signature_input},
     name::Hostname,
     version::ALPN_LINK,
 };
@@ -364,4 +365,44 @@ async fn a_body_in_another_transfer_coding_than_chunks_is_refused() {
         client.host
     );
     assert_eq!(node.ask(&client.host, &request).await, "HTTP/1.1 501 Not Implemented");
+}
+
+/// Greets and registers a key; the node of these tests asks for no work.
+async fn register(
+    connection: &quinn::Connection,
+    seed: [u8; 32],
+    instance: u64,
+) -> (quinn::SendStream, quinn::RecvStream) {
+    let key = Ed25519KeyPair::from_seed_unchecked(&seed).expect("a key");
+    let mut exporter = [0; EXPORTER_BYTES];
+    connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").expect("an exporter");
+    let signature = key.sign(&signature_input(&exporter));
+    let (mut control, mut answers) = connection.open_bi().await.expect("a stream");
+    let register =
+        Request::Register { public_key: key.public_key().as_ref(), signature: signature.as_ref(), counter: 0 };
+    for (id, request) in [(1, Request::Hello { instance, agent: "test" }), (2, register)] {
+        let mut buffer = [0; 512];
+        let frame = codec::encode(&ClientFrame { id, request }, &mut buffer).expect("fits");
+        control.write_all(frame).await.expect("sent");
+        let mut prefix = [0; codec::PREFIX_BYTES];
+        answers.read_exact(&mut prefix).await.expect("an answer");
+        let mut body = vec![0; usize::from(u16::from_le_bytes(prefix))];
+        answers.read_exact(&mut body).await.expect("an answer");
+    }
+    (control, answers)
+}
+
+#[tokio::test]
+async fn a_client_whose_answer_to_a_probe_is_held_up_is_not_taken_for_dead() {
+    let node = Node::start().await;
+    let endpoint = node.strangers();
+    let dial = || async { endpoint.connect(node.udp(), "localhost").expect("dialled").await.expect("connected") };
+    let first = dial().await;
+    let (_control, mut answers) = register(&first, [7; 32], 1).await;
+    let second = dial().await;
+    let _other = register(&second, [7; 32], 2).await;
+    // The probe comes, and is never answered: as when the answer waits behind bytes that visitors do not take.
+    let mut ping = [0; 1];
+    soon("a probe", answers.read_exact(&mut ping)).await.expect("a probe");
+    assert!(timeout(Duration::from_secs(4), first.closed()).await.is_err(), "the link was cut");
 }

@@ -84,7 +84,7 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(180);
 /// A reply that the client does not take for this long ends the link.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A suspect link that does not answer a probe in this time is dead.
+/// A suspect link on which nothing at all comes in this time after a probe is dead.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a link ended.
@@ -196,8 +196,16 @@ struct LinkTask {
     public_key: Option<[u8; 32]>,
     entered: Option<Arc<Link>>,
     probes: (mpsc::Sender<()>, mpsc::Receiver<()>),
-    probe: Option<(u64, Instant)>,
+    probe: Option<Probe>,
     nonce: u64,
+}
+
+/// A question for a sign of life that was not answered yet.
+struct Probe {
+    nonce: u64,
+    deadline: Instant,
+    /// Datagrams that had come before it was asked.
+    heard: u64,
 }
 
 impl LinkTask {
@@ -254,21 +262,23 @@ impl LinkTask {
     ) -> Result<Option<Vec<u8>>, LinkError> {
         let mut read = std::pin::pin!(framed::read_body(recv, CONTROL_FRAME_BYTES));
         loop {
-            let limit = [deadline, self.probe.map(|(_, deadline)| deadline)].into_iter().flatten().min();
+            let limit = [deadline, self.probe.as_ref().map(|probe| probe.deadline)].into_iter().flatten().min();
             tokio::select! {
                 outcome = &mut read => return Ok(outcome?),
                 _ = self.probes.1.recv(), if self.probe.is_none() => {
                     self.nonce += 1;
-                    self.probe = Some((self.nonce, Instant::now() + PROBE_TIMEOUT));
+                    let (nonce, heard) = (self.nonce, self.heard());
+                    self.probe = Some(Probe { nonce, deadline: Instant::now() + PROBE_TIMEOUT, heard });
                     let probe = encode(0, Reply::Ping { nonce: self.nonce })?;
                     write(send, &probe).await?;
                 }
-                () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {
-                    return Err(match self.probe {
-                        Some(_) => LinkError::Silent,
-                        None => LinkError::Slow("registration"),
-                    });
-                }
+                () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => match &self.probe {
+                    // An acknowledgement at least came: the client lives, and its answer is held up behind its
+                    // visitors' bytes, or behind our own refusal to take more of them.
+                    Some(probe) if self.heard() > probe.heard => self.alive(),
+                    Some(_) => return Err(LinkError::Silent),
+                    None => return Err(LinkError::Slow("registration")),
+                },
             }
         }
     }
@@ -301,16 +311,25 @@ impl LinkTask {
             Step::Renew => self.certify(id).map(Some),
             Step::Ask { client, ask } => self.ask(id, client, ask).await.map(Some),
             Step::Alive { nonce } => {
-                if self.probe.is_some_and(|(asked, _)| asked == nonce) {
-                    self.probe = None;
-                    if let Some(link) = &self.entered {
-                        link.trust();
-                    }
+                if self.probe.as_ref().is_some_and(|probe| probe.nonce == nonce) {
+                    self.alive();
                 }
                 Ok(None)
             }
             Step::Refuse(code) => refuse(id, code).map(Some),
         }
+    }
+
+    fn alive(&mut self) {
+        self.probe = None;
+        if let Some(link) = &self.entered {
+            link.trust();
+        }
+    }
+
+    /// Datagrams that have come from the client.
+    fn heard(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
     }
 
     fn enter(&mut self, client: ClientId, instance: u64) -> Result<(), LinkError> {
