@@ -34,6 +34,7 @@ where
     Ended: Future<Output = ()>,
 {
     log_to_stderr(&config)?;
+    raise_descriptor_limit();
     let credentials = match &config.credentials {
         CredentialsSource::Directory(directory) => Credentials::from_directory(directory)?,
         CredentialsSource::Environment => Credentials::from_environment(args::variable)?,
@@ -122,6 +123,19 @@ async fn stop(
     }
 }
 
+/// Every visitor needs a file descriptor, and the limit that most systems set at first is far below what a node takes.
+fn raise_descriptor_limit() {
+    match rlimit::increase_nofile_limit(DESCRIPTORS) {
+        Ok(granted) if granted < DESCRIPTORS => warn!(
+            granted,
+            wanted = DESCRIPTORS,
+            "the system allows few open files: some visitors may be refused until the limit (ulimit -n) is raised"
+        ),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "the limit on open files stays as it is"),
+    }
+}
+
 fn log_to_stderr(config: &Config) -> Result<(), ServeError> {
     let filter = EnvFilter::try_new(&config.log).map_err(|_| ServeError::Log { filter: config.log.clone() })?;
     let log =
@@ -184,6 +198,9 @@ impl Signals {
         }
     }
 }
+
+/// Visitors at most, and some for listeners, links and the store.
+const DESCRIPTORS: u64 = 20_000;
 
 /// How long an orderly end may take.
 const STOP: Duration = Duration::from_secs(30);

@@ -213,6 +213,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Three keep-alives without an answer. Both ends take the shorter of their timeouts, so a node, too, gives up a client
 /// that vanished by then.
 const IDLE_MS: u32 = 15_000;
-/// quinn's default has no bound.
-const RECEIVE_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// quinn's default has no bound. Room for dozens of uploads whose targets read nothing (1.25 MB each, until they are cut
+/// off): whatever uses it up holds back the other tunnels and the node's replies.
+const RECEIVE_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;

@@ -142,7 +142,13 @@ impl Body for Answer {
         match &mut *self {
             Self::Page(page) => Pin::new(page).poll_frame(context).map_err(|never| match never {}),
             Self::Target { body, lease } => {
+                if let Some(lease) = lease {
+                    lease.asked();
+                }
                 let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+                if let Some(lease) = lease {
+                    lease.served();
+                }
                 if (frame.is_none() || body.is_end_stream())
                     && let Some(lease) = lease.take()
                 {

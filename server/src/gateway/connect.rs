@@ -71,7 +71,10 @@ async fn connect(
     gateway.shutdown.spawn(
         async move {
             match taken_over(upgrade).await {
-                Ok((socket, already_read)) => tcp::report(splice(socket, already_read, stream, Status::Taken).await),
+                Ok((mut socket, already_read)) => {
+                    socket.carries_raw_bytes();
+                    tcp::report(splice(socket, already_read, stream, Status::Taken).await);
+                }
                 Err(error) => {
                     tracing::debug!(error = &error as &dyn std::error::Error, "a CONNECT was not taken over");
                 }

@@ -105,11 +105,11 @@ async fn attempt(
 ) -> Result<Response<Answer>, Box<Missed>> {
     let progress = request.body().progress();
     match connection {
-        Connection::Http1(mut connection) => {
+        Connection::Http1(mut connection, appetite) => {
             let answer = connection.try_send_request(request);
             let response = head(way.link(), answer, &progress, errand.limit).await?;
             let lease = (response.status() != http::StatusCode::SWITCHING_PROTOCOLS)
-                .then(|| pool.lease(way, errand.hostname, connection, progress));
+                .then(|| pool.lease(way, errand.hostname, connection, appetite, progress));
             Ok(response.map(|body| Answer::target(body, lease)))
         }
         Connection::Http2(mut connection) => {

@@ -49,9 +49,13 @@ where
                     continue;
                 }
             };
+            let Some(share) = gateway.sources.enter(peer.ip()) else {
+                tracing::debug!(%peer, "a visitor was turned away: its source has as many connections as one may have");
+                continue;
+            };
             count += 1;
             let span = tracing::debug_span!("visitor", id = count, %peer);
-            let visit = serve(gateway.clone(), Socket::new(stream, place), peer);
+            let visit = serve(gateway.clone(), Socket::new(stream, (place, share)), peer);
             shutdown.spawn(visit.instrument(span));
         }
     });

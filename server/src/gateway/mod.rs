@@ -31,7 +31,7 @@ mod status;
 mod tcp;
 mod tls;
 
-use crate::{route::Router, shutdown::Shutdown};
+use crate::{route::Router, shutdown::Shutdown, transport::room::Room};
 use proxy::Proxy;
 use rustls::server::ResolvesServerCert;
 use specter_wire::name::Hostname;
@@ -42,6 +42,9 @@ use tokio::sync::Semaphore;
 /// Visitors' connections on all listeners together. Each costs about 20 KiB when idle.
 const VISITORS: usize = 16_384;
 
+/// Visitors' connections from one source: a proxy in front of all others may be one.
+const VISITORS_EACH: usize = VISITORS / 2;
+
 /// Everything a visitor's connection needs to know.
 pub struct Gateway {
     router: Arc<Router>,
@@ -49,6 +52,7 @@ pub struct Gateway {
     tls: Tls,
     apexes: Vec<Hostname>,
     visitors: Arc<Semaphore>,
+    sources: Room,
     shutdown: Shutdown,
 }
 
@@ -63,7 +67,8 @@ impl Gateway {
     ) -> Arc<Self> {
         let proxy = Proxy::new(router.clone(), port, shutdown.clone());
         let visitors = Arc::new(Semaphore::new(VISITORS));
-        Arc::new(Self { router, proxy, tls: Tls::new(certificates), apexes, visitors, shutdown })
+        let sources = Room::new(VISITORS, VISITORS_EACH);
+        Arc::new(Self { router, proxy, tls: Tls::new(certificates), apexes, visitors, sources, shutdown })
     }
 
     /// Serves TLS on `listener` until the node stops.

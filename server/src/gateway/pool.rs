@@ -31,6 +31,9 @@ const IDLE_PER_TUNNEL: usize = 256;
 /// A connection that was given back has only to notice that its last answer is over.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A visitor that asks for nothing more of its answer for this long loses it.
+const APPETITE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Longest head of a target's answer.
 const HEAD_BYTES: usize = 64 << 10;
 
@@ -51,14 +54,20 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Parked {
     /// Unused ones, the last used at the end.
-    http1: HashMap<Key, Vec<(http1::SendRequest<Upload>, Instant)>>,
+    http1: HashMap<Key, Vec<Idle>>,
     /// One a key, used by all requests at once.
     http2: HashMap<Key, http2::SendRequest<Upload>>,
 }
 
+struct Idle {
+    connection: http1::SendRequest<Upload>,
+    appetite: Arc<Appetite>,
+    since: Instant,
+}
+
 /// A connection that can take a request.
 pub(super) enum Connection {
-    Http1(http1::SendRequest<Upload>),
+    Http1(http1::SendRequest<Upload>, Arc<Appetite>),
     Http2(http2::SendRequest<Upload>),
 }
 
@@ -67,6 +76,7 @@ pub(super) struct Lease {
     pool: Pool,
     key: Key,
     connection: http1::SendRequest<Upload>,
+    appetite: Arc<Appetite>,
     upload: Arc<Progress>,
 }
 
@@ -97,10 +107,10 @@ impl Pool {
             };
         }
         loop {
-            let (mut connection, _) = self.lock().http1.get_mut(&key)?.pop()?;
+            let Idle { mut connection, appetite, .. } = self.lock().http1.get_mut(&key)?.pop()?;
             // One that is not was closed by the target meanwhile, most likely.
             if let Ok(Ok(())) = timeout(READY_TIMEOUT, connection.ready()).await {
-                return Some(Connection::Http1(connection));
+                return Some(Connection::Http1(connection, appetite));
             }
         }
     }
@@ -131,8 +141,15 @@ impl Pool {
         }
         let handshake = http1::Builder::new().max_buf_size(HEAD_BYTES).handshake(io);
         let (connection, driver) = handshake.await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
-        self.shutdown.spawn(drive(driver.with_upgrades()));
-        Ok(Connection::Http1(connection))
+        let appetite = Arc::new(Appetite::default());
+        let watched = appetite.clone();
+        self.shutdown.spawn(async move {
+            tokio::select! {
+                () = drive(driver.with_upgrades()) => {}
+                () = watched.lost() => tracing::debug!("a visitor took nothing of an answer for too long"),
+            }
+        });
+        Ok(Connection::Http1(connection, appetite))
     }
 
     /// The right to use `connection` again after the answer that it is giving.
@@ -141,9 +158,10 @@ impl Pool {
         way: &Way,
         hostname: &Hostname,
         connection: http1::SendRequest<Upload>,
+        appetite: Arc<Appetite>,
         upload: Arc<Progress>,
     ) -> Box<Lease> {
-        Box::new(Lease { pool: self.clone(), key: (way.link().id(), hostname.clone()), connection, upload })
+        Box::new(Lease { pool: self.clone(), key: (way.link().id(), hostname.clone()), connection, appetite, upload })
     }
 
     fn lock(&self) -> MutexGuard<'_, Parked> {
@@ -154,7 +172,7 @@ impl Pool {
 impl Parked {
     fn sweep(&mut self, now: Instant) {
         self.http1.retain(|_, connections| {
-            connections.retain(|(connection, since)| !connection.is_closed() && now - *since < IDLE);
+            connections.retain(|idle| !idle.connection.is_closed() && now - idle.since < IDLE);
             !connections.is_empty()
         });
         self.http2.retain(|_, connection| !connection.is_closed());
@@ -162,16 +180,58 @@ impl Parked {
 }
 
 impl Lease {
+    /// A piece of the answer was given to the visitor's side, which owes us the wish for the next.
+    pub(super) fn served(&self) {
+        self.appetite.served();
+    }
+
+    /// The visitor's side asks for more.
+    pub(super) fn asked(&self) {
+        self.appetite.asked();
+    }
+
     /// The answer is over. A connection whose request is still being sent is not kept.
     pub(super) fn give_back(self) {
+        self.appetite.asked();
         if self.connection.is_closed() || !self.upload.is_done() {
             return;
         }
         let mut parked = self.pool.lock();
         let connections = parked.http1.entry(self.key).or_default();
         if connections.len() < IDLE_PER_TUNNEL {
-            connections.push((self.connection, Instant::now()));
+            connections.push(Idle { connection: self.connection, appetite: self.appetite, since: Instant::now() });
         }
+    }
+}
+
+/// Whether a visitor goes on taking its answer. One who does not holds up to a stream's window of the link's credit, and
+/// a hundred of them would starve all tunnels of the client.
+#[derive(Debug, Default)]
+pub(super) struct Appetite(Mutex<Option<Instant>>);
+
+impl Appetite {
+    fn served(&self) {
+        *self.lock() = Some(Instant::now());
+    }
+
+    /// Also when there is nothing more to ask for.
+    pub(super) fn asked(&self) {
+        *self.lock() = None;
+    }
+
+    /// Ends when the visitor has asked for nothing for [`APPETITE_TIMEOUT`] although it was its turn.
+    async fn lost(&self) {
+        let mut round = interval(APPETITE_TIMEOUT / 4);
+        loop {
+            round.tick().await;
+            if self.lock().is_some_and(|since| since.elapsed() >= APPETITE_TIMEOUT) {
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -179,5 +239,23 @@ impl Lease {
 async fn drive(driver: impl Future<Output = Result<(), hyper::Error>>) {
     if let Err(error) = driver.await {
         tracing::debug!(error = &error as &dyn std::error::Error, "a connection to a target failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_visitor_whose_turn_it_is_can_lose_its_appetite() {
+        let appetite = Appetite::default();
+        let long = 10 * APPETITE_TIMEOUT;
+        // Nothing was served yet: the target is slow, not the visitor.
+        timeout(long, appetite.lost()).await.expect_err("nothing to take");
+        appetite.served();
+        appetite.asked();
+        timeout(long, appetite.lost()).await.expect_err("the visitor waits for more");
+        appetite.served();
+        timeout(long, appetite.lost()).await.expect("the visitor takes nothing");
     }
 }

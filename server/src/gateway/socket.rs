@@ -1,5 +1,6 @@
 //! A visitor's TCP connection as TLS and HTTP see it: read in large pieces, and never stalled for ever.
 
+use crate::transport::room::Place;
 use socket2::{SockRef, TcpKeepalive};
 use std::{
     cell::RefCell,
@@ -16,7 +17,10 @@ use tokio::{
 };
 
 /// A visitor that takes none of our bytes for this long is cut off.
-const STALL_TIMEOUT: Duration = Duration::from_secs(300);
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The same for raw bytes: a person may have paused a terminal.
+const RAW_STALL_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// A silent visitor is asked by the kernel whether it still exists, after a minute and then every quarter.
 const KEEPALIVE: TcpKeepalive =
@@ -33,7 +37,8 @@ thread_local! {
 /// The connection. It holds the visitor's place, whoever carries its bytes after an upgrade.
 pub(super) struct Socket {
     stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+    _place: (OwnedSemaphorePermit, Place),
+    patience: Duration,
     /// Read from the kernel and not yet taken; freed as soon as it is empty.
     surplus: Vec<u8>,
     taken: usize,
@@ -41,11 +46,16 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(stream: TcpStream, place: (OwnedSemaphorePermit, Place)) -> Self {
         // Both only tune: a socket on which they fail is about to fail anyway.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
-        Self { stream, _place: place, surplus: Vec::new(), taken: 0, stall: None }
+        Self { stream, _place: place, patience: STALL_TIMEOUT, surplus: Vec::new(), taken: 0, stall: None }
+    }
+
+    /// Lets the visitor pause for longer.
+    pub(super) fn carries_raw_bytes(&mut self) {
+        self.patience = RAW_STALL_TIMEOUT;
     }
 
     /// Makes the kernel tell the visitor of an error (RST) instead of an end when the connection is dropped.
@@ -69,7 +79,8 @@ impl Socket {
             self.stall = None;
             return written;
         }
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
+        let patience = self.patience;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(patience)));
         ready!(stall.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -134,6 +145,7 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::room::Room;
     use std::sync::Arc;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -144,7 +156,8 @@ mod tests {
     async fn pair() -> (TcpStream, Socket) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let near = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connected");
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
+        let place = (permit, Room::new(1, 1).enter([127, 0, 0, 1].into()).expect("room"));
         (near, Socket::new(listener.accept().await.expect("accepted").0, place))
     }
 
@@ -170,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_visitor_keeps_its_place_as_long_as_its_connection_whoever_holds_it() {
         let (_near, socket) = pair().await;
-        let places = socket._place.semaphore().clone();
+        let places = socket._place.0.semaphore().clone();
         let upgraded: Box<dyn AsyncRead> = Box::new(socket);
         assert_eq!(places.available_permits(), 0);
         drop(upgraded);

@@ -24,7 +24,10 @@ pub(super) async fn serve_connect(
         Some(tunnel) => gateway.router.open(tunnel, peer).await.map_err(|refusal| refusal.0),
     };
     match opened {
-        Ok(tunnel) => report(splice(stream, Bytes::new(), tunnel, Status::Pass).await),
+        Ok(tunnel) => {
+            stream.get_mut().0.carries_raw_bytes();
+            report(splice(stream, Bytes::new(), tunnel, Status::Pass).await);
+        }
         Err(code) => {
             tracing::debug!(%code, "a visitor was turned away");
             // A visitor that has gone needs no answer.
@@ -35,9 +38,17 @@ pub(super) async fn serve_connect(
 }
 
 /// A visitor of any TLS program that states no protocol: it gets the bytes alone.
-pub(super) async fn serve_bare(gateway: &Arc<Gateway>, stream: TlsStream<Socket>, tunnel: &Hostname, peer: SocketAddr) {
+pub(super) async fn serve_bare(
+    gateway: &Arc<Gateway>,
+    mut stream: TlsStream<Socket>,
+    tunnel: &Hostname,
+    peer: SocketAddr,
+) {
     match gateway.router.open(tunnel, peer).await {
-        Ok(tunnel) => report(splice(stream, Bytes::new(), tunnel, Status::Take).await),
+        Ok(tunnel) => {
+            stream.get_mut().0.carries_raw_bytes();
+            report(splice(stream, Bytes::new(), tunnel, Status::Take).await);
+        }
         Err(refusal) => {
             tracing::debug!(%refusal, "a visitor was turned away");
             stream.abort();

@@ -3,7 +3,6 @@
 use super::{
     Ask, Directory, proof,
     registry::{Link, Registry, Tunnel},
-    room::{Place, Room},
     session::{Session, Step, Violation},
 };
 use crate::{
@@ -12,6 +11,7 @@ use crate::{
     transport::{
         endpoint,
         framed::{self, FramedError},
+        room::{Place, Room},
     },
 };
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};

@@ -4,7 +4,6 @@
 //! accept    one task a link: handshake, control stream, deadlines, probes
 //! session   what a control message means in which state (pure)
 //! proof     checks a registration against its connection
-//! room      bounds on connections that are not known yet
 //! registry  which links live, and which tunnels each serves
 //! open      a visitor's stream on a link
 //! ```
@@ -14,7 +13,6 @@ pub mod accept;
 pub mod open;
 mod proof;
 pub mod registry;
-mod room;
 mod session;
 
 use futures_util::future::BoxFuture;

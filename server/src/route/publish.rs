@@ -19,7 +19,7 @@ pub struct Names {
 }
 
 /// Hostnames that one identity may own.
-const HOSTNAMES_PER_CLIENT: usize = 1_024;
+const HOSTNAMES_PER_CLIENT: usize = 256;
 
 /// Words in a hostname: 7,759 to the power of 5 names, 64 bits.
 const WORDS_PER_NAME: usize = 5;

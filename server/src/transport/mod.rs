@@ -5,7 +5,9 @@
 //! | [`endpoint`] | binds UDP sockets and sets QUIC up for nodes |
 //! | [`defer`] | runs QUIC drivers behind the tasks that feed them |
 //! | [`framed`] | reads and writes `specter_wire` frames |
+//! | `room` | bounds on connections, in all and from one source |
 
 pub mod defer;
 pub mod endpoint;
 pub mod framed;
+pub(crate) mod room;

@@ -1,5 +1,5 @@
-//! Room for connections that are not known yet: so many in all, and so many from one place in the network, so that
-//! strangers at a few addresses cannot keep everybody else out.
+//! Room for connections: so many in all, and so many from one place in the network, so that strangers at a few addresses
+//! cannot keep everybody else out.
 
 use std::{
     collections::HashMap,
@@ -9,15 +9,22 @@ use std::{
 
 /// The room. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Room {
-    taken: Arc<Mutex<HashMap<Source, usize>>>,
+pub(crate) struct Room {
+    taken: Arc<Mutex<Taken>>,
     total: usize,
     each: usize,
 }
 
+/// Places taken, by source and in all.
+#[derive(Debug, Default)]
+struct Taken {
+    sources: HashMap<Source, usize>,
+    all: usize,
+}
+
 /// A connection's place in a room, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     room: Room,
     source: Source,
 }
@@ -32,32 +39,28 @@ enum Source {
 
 impl Room {
     /// Room for `total` connections, and for `each` of one source.
-    pub(super) fn new(total: usize, each: usize) -> Self {
+    pub(crate) fn new(total: usize, each: usize) -> Self {
         Self { taken: Arc::default(), total, each }
     }
 
     /// A place for a connection from `address`, if there is one left.
-    pub(super) fn enter(&self, address: IpAddr) -> Option<Place> {
+    pub(crate) fn enter(&self, address: IpAddr) -> Option<Place> {
         let source = Source::of(address);
         let mut taken = self.lock();
-        // The map has at most `total` entries, and this is asked once a connection.
-        if taken.values().sum::<usize>() >= self.total {
+        if taken.all >= self.total || taken.sources.get(&source).is_some_and(|count| *count >= self.each) {
             return None;
         }
-        let count = taken.entry(source).or_default();
-        if *count >= self.each {
-            return None;
-        }
-        *count += 1;
+        *taken.sources.entry(source).or_default() += 1;
+        taken.all += 1;
         Some(Place { room: self.clone(), source })
     }
 
     /// Places taken.
-    pub(super) fn taken(&self) -> usize {
-        self.lock().values().sum()
+    pub(crate) fn taken(&self) -> usize {
+        self.lock().all
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,10 +68,11 @@ impl Room {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.room.lock();
-        if let Some(count) = taken.get_mut(&self.source) {
+        taken.all -= 1;
+        if let Some(count) = taken.sources.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.source);
+                taken.sources.remove(&self.source);
             }
         }
     }
@@ -121,6 +125,6 @@ mod tests {
         assert_eq!(room.taken(), 2);
         drop(places);
         assert_eq!(room.taken(), 0);
-        assert!(room.lock().is_empty());
+        assert!(room.lock().sources.is_empty());
     }
 }
