@@ -159,6 +159,11 @@ struct Client {
 
 impl Client {
     async fn start(config: PathBuf) -> Self {
+        Self::start_with(config, 1).await.0
+    }
+
+    /// A client and the hosts of its tunnels, in the order of the file.
+    async fn start_with(config: PathBuf, tunnels: usize) -> (Self, Vec<String>) {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let (sender, mut events) = mpsc::channel(64);
         runtime.spawn(async move {
@@ -166,18 +171,19 @@ impl Client {
             panic!("the client ended: {outcome:?}");
         });
         let published = async {
-            while let Some(event) = events.recv().await {
-                if let Event::Published { url, .. } = event {
-                    return url;
+            let mut hosts = Vec::new();
+            while hosts.len() < tunnels {
+                if let Event::Published { url, .. } = events.recv().await.expect("the client runs") {
+                    let host = url.split("://").nth(1).and_then(|rest| rest.split(':').next()).expect("a host");
+                    hosts.push(host.to_owned());
                 }
             }
-            panic!("the client ended");
+            hosts
         };
-        let url = soon("a tunnel", published).await;
-        let host = url.split("://").nth(1).and_then(|rest| rest.split(':').next()).expect("a host").to_owned();
+        let hosts = soon("the tunnels", published).await;
         // Nobody listens any more, which holds nothing up.
         drop(events);
-        Self { runtime: Some(runtime), host }
+        (Self { runtime: Some(runtime), host: hosts[0].clone() }, hosts)
     }
 
     /// As `kill -9` does: the node hears nothing.
@@ -240,6 +246,49 @@ async fn the_first_visitor_after_a_killed_client_came_back_is_served() {
     let again = Client::start(config).await;
     assert_eq!(again.host, client.host);
     assert_eq!(node.post(&again.host).await, "HTTP/1.1 200 OK");
+}
+
+/// More unread answers than would have filled a window of 16 MiB.
+const DEAF_VISITORS: usize = 40;
+
+#[tokio::test]
+async fn visitors_who_read_nothing_starve_no_other_tunnel_of_the_client() {
+    let node = Node::start().await;
+    let endless = endless_target().await;
+    let quick = target(|_| Some(HELLO)).await;
+    let config =
+        node.client_config("client.yaml", &format!("  - target: http://{endless}\n  - target: http://{quick}\n"));
+    let (client, hosts) = Client::start_with(config, 2).await;
+    let mut deaf = Vec::new();
+    for _ in 0..DEAF_VISITORS {
+        let mut stream = node.visit(&hosts[0], b"http/1.1").await;
+        let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", hosts[0]);
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        // The answer has begun, and nobody reads on.
+        soon("the first byte", stream.read_u8()).await.expect("an answer");
+        deaf.push(stream);
+    }
+    assert_eq!(node.status(&hosts[1]).await, "HTTP/1.1 200 OK");
+    drop(client);
+}
+
+/// Answers without end, as fast as it is read.
+async fn endless_target() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let piece = vec![0; 1 << 16];
+                let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n";
+                let mut written = stream.write_all(head).await;
+                while written.is_ok() {
+                    written = stream.write_all(&piece).await;
+                }
+            });
+        }
+    });
+    address
 }
 
 #[tokio::test]
