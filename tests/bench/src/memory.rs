@@ -44,13 +44,15 @@ pub(crate) async fn measure(
 ) -> Outcome<Idle> {
     let mut idle = Idle { links, visitors, ..Idle::default() };
     idle_links(&mut idle, programs, &folder.join("links")).await?;
-    let folder = folder.join("visitors");
-    let node = Node::start(programs, &folder).await?;
-    let client = node.client(programs, &folder, target.1).await?;
-    sleep(SETTLE).await;
-    idle.client = memory(client.process.id());
-    for way in node.paths(&client, target.0) {
-        let (node_kib, client_kib) = idle_visitors(&way, &node, &client, visitors).await?;
+    for index in 0..2 {
+        // What one kind of visitor leaves free, the other would use again: each gets a new node and client.
+        let folder = folder.join(format!("visitors-{index}"));
+        let node = Node::start(programs, &folder).await?;
+        let client = node.client(programs, &folder, target.1).await?;
+        sleep(SETTLE).await;
+        idle.client = memory(client.process.id());
+        let way = &node.paths(&client, target.0)[index];
+        let (node_kib, client_kib) = idle_visitors(way, &node, &client, visitors).await?;
         idle.visitor_kib.push((way.name, node_kib, client_kib));
     }
     Ok(idle)

@@ -28,6 +28,8 @@ struct Row {
     cpu: Cpu,
     to_nginx: Option<f64>,
     to_direct: Option<f64>,
+    /// Sum of the CPU time, by that of nginx.
+    cpu_to_nginx: Option<f64>,
     foreign: f64,
 }
 
@@ -71,6 +73,10 @@ impl Rounds {
                 },
                 to_nginx: ratio(index, place("nginx")),
                 to_direct: ratio(index, place("direct")),
+                cpu_to_nginx: place("nginx").map(|nginx| {
+                    let each = |sample: &Sample| (sample.cpu_s.node + sample.cpu_s.client) / sample.units;
+                    over(&|round| each(&round[index]) / each(&round[nginx]))
+                }),
                 foreign: over(&|round| round[index].foreign),
             }
         };
@@ -85,8 +91,8 @@ impl Rounds {
         let rule = if bulk { "" } else { "---:|---:|" };
         let mut text = format!(
             "### {} ({} of {} rounds)\n\n\
-             | path | {rate} |{latency} node {unit} | client {unit} | sum | target | to nginx | to direct | foreign |\n\
-             |---|---:|{rule}---:|---:|---:|---:|---:|---:|---:|\n",
+             | path | {rate} |{latency} node {unit} | client {unit} | sum | target | to nginx | to direct | cpu to nginx | foreign |\n\
+             |---|---:|{rule}---:|---:|---:|---:|---:|---:|---:|---:|\n",
             self.work,
             self.kept().len(),
             self.samples.len(),
@@ -100,11 +106,12 @@ impl Rounds {
             let ratio = |ratio: Option<f64>| ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
             let _ = writeln!(
                 text,
-                "| {} | {:.digits$} |{latency} {node} | {client} | {sum} | {target} | {} | {} | {:.0} % |",
+                "| {} | {:.digits$} |{latency} {node} | {client} | {sum} | {target} | {} | {} | {} | {:.0} % |",
                 row.path,
                 row.rate,
                 ratio(row.to_nginx),
                 ratio(row.to_direct),
+                ratio(row.cpu_to_nginx.filter(|ratio| *ratio > 0.0)),
                 row.foreign * 100.0
             );
         }
