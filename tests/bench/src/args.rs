@@ -16,7 +16,7 @@ pub(crate) struct Args {
     #[argh(switch)]
     pub(crate) quick: bool,
 
-    /// measure only the cases whose name WORK/PATH has this in it, such as download/ or /nginx; repeatable
+    /// measure only the cases whose name WORK/PATH has this in it, such as download/ or /nginx, or memory; repeatable
     #[argh(option)]
     pub(crate) only: Vec<String>,
 
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[argh(option)]
     pub(crate) links: Option<usize>,
 
-    /// idle visitors (default: 500; quick: 200)
+    /// idle visitors, at most 900: a client serves 1024 streams (default: 500; quick: 200)
     #[argh(option)]
     pub(crate) visitors: Option<usize>,
 

@@ -4,13 +4,14 @@
 //! programs  builds and finds what is measured     process  runs it                    procfs, meter  CPU and memory of it
 //! path      a way to the target; made by specter, nginx, peers, and for the target itself by this file
 //! work      what is done on each path, by the visitors of http1 and http2
-//! memory    what idle links and visitors cost        report, stats  what is made of it all
+//! memory    what idle links and visitors cost     calibrate  how fast the machine is      report, stats  what is made of it
 //! ```
 //! Every case is measured once a round, rounds follow each other, and the order changes from round to round: what
 //! disturbs the machine disturbs all alike. CPU time a unit and ratios within a run are what to compare; the load
 //! generator runs in this process, on the same cores, and its CPU time is in no figure.
 
 mod args;
+mod calibrate;
 mod certificates;
 mod http1;
 mod http2;
@@ -45,6 +46,9 @@ use work::Work;
 
 /// Whatever goes wrong ends the benchmark, with a sentence.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Name of the measurement that is no work on a path.
+const MEMORY: &str = "memory";
 
 fn main() -> ExitCode {
     let mut args: Args = argh::from_env();
@@ -84,8 +88,9 @@ async fn measure(args: &Args) -> Outcome<()> {
 
     let mut measured = Vec::new();
     let mut others = Vec::new();
+    let mut seals = vec![calibrate::seal_cpu_s_per_gib()?];
     let works = works(args);
-    if works.iter().any(|work| args.wants(&work.to_string())) {
+    if args.wants_work() {
         let scene = Scene::set(folder, &programs, &certificates, target).await?;
         for name in &scene.missing {
             println!("{name} is not installed and left out; see tests/bench/peers.sh\n");
@@ -94,20 +99,18 @@ async fn measure(args: &Args) -> Outcome<()> {
         others.extend(scene.processes.iter().map(memory));
         for work in works {
             let rounds = run(args, work, &scene.ways).await?;
+            seals.push(calibrate::seal_cpu_s_per_gib()?);
             if !rounds.paths.is_empty() {
                 println!("{}", rounds.table());
                 measured.push(rounds);
             }
         }
     }
-    let idle = match args.wants("memory") {
-        true => Some(idle(args, &programs, folder, target).await?),
-        false => None,
-    };
+    let idle = if args.wants_memory() { Some(idle(args, &programs, folder, target).await?) } else { None };
     if let Some(idle) = &idle {
         println!("{}", report::memory_table(idle, &others, &programs));
     }
-    println!("{}", report::goals(&measured, idle.as_ref()));
+    println!("{}", report::goals(&measured, idle.as_ref(), stats::median(seals)));
     if let Some(file) = &args.json {
         std::fs::write(file, json(&measured, idle.as_ref(), &others).to_string())?;
     }
@@ -115,12 +118,13 @@ async fn measure(args: &Args) -> Outcome<()> {
 }
 
 impl Args {
-    /// Whether a case, or some case of a work, is asked for.
-    fn wants(&self, case: &str) -> bool {
-        let related = |only: &String| {
-            case.contains(only.as_str()) || only.split('/').next().is_some_and(|work| case == work || work.is_empty())
-        };
-        self.only.is_empty() || self.only.iter().any(related)
+    fn wants_memory(&self) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == MEMORY)
+    }
+
+    /// Whether anything besides is asked for.
+    fn wants_work(&self) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only != MEMORY)
     }
 
     fn wants_case(&self, work: Work, path: &str) -> bool {
@@ -169,7 +173,7 @@ async fn run(args: &Args, work: Work, ways: &[Way]) -> Outcome<Rounds> {
 }
 
 async fn idle(args: &Args, programs: &Programs, folder: &Path, target: peers::Target) -> Outcome<Idle> {
-    eprintln!("memory");
+    eprintln!("{MEMORY}");
     let counts = (args.either(args.links, 1000, 300), args.either(args.visitors, 500, 200));
     memory::measure(programs, folder, (target.process, target.plain), counts).await
 }

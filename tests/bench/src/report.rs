@@ -1,6 +1,7 @@
 //! Turns samples into tables that can be pasted, and says which goals were reached.
 
 use crate::{
+    calibrate::REFERENCE_CPU_S_PER_GIB,
     memory::Idle,
     meter::Cpu,
     procfs::Memory,
@@ -171,8 +172,11 @@ pub(crate) fn memory_table(idle: &Idle, others: &[(String, Memory)], programs: &
 }
 
 /// One line for each goal.
-pub(crate) fn goals(measured: &[Rounds], idle: Option<&Idle>) -> String {
-    let mut text = "### goals\n\n".to_owned();
+pub(crate) fn goals(measured: &[Rounds], idle: Option<&Idle>, seal_cpu_s_per_gib: f64) -> String {
+    let mut text = format!(
+        "### goals\n\nSealing a GiB of packets took {seal_cpu_s_per_gib:.2} cpu-s here, {REFERENCE_CPU_S_PER_GIB} where the \
+         goals were set.\n\n"
+    );
     let mut line = |goal: &str, value: Option<f64>, reached: &dyn Fn(f64) -> bool| {
         let verdict = match value {
             Some(value) if reached(value) => format!("**reached** ({value:.2})"),
@@ -241,6 +245,9 @@ mod tests {
         assert!((row.to_nginx.expect("a ratio") - 0.9).abs() < 1e-9);
         assert_eq!(row.to_direct, None);
         assert!((row.cpu.node - 2e-5).abs() < 1e-12);
-        assert!(goals(&[rounds], None).contains("in requests per second at 32: **reached** (0.90)"));
+        assert!(
+            goals(&[rounds], None, REFERENCE_CPU_S_PER_GIB)
+                .contains("in requests per second at 32: **reached** (0.90)")
+        );
     }
 }
