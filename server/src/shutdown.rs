@@ -25,6 +25,8 @@ impl Shutdown {
         F: Future<Output = ()> + Send + 'static,
     {
         let dropping = self.dropping.clone();
+        // In a box, since each future around another one keeps room for it twice: before its first poll, and after.
+        let task = Box::pin(task);
         self.tasks.spawn(async move {
             dropping.run_until_cancelled(task).await;
         });

@@ -4,9 +4,13 @@
 //! of the same meaning that a visitor sent gets past.
 
 use super::status::Failure;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use specter_wire::name::Hostname;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 
 /// Counts how often a request has passed a gateway of this overlay.
 const HOPS: HeaderName = HeaderName::from_static("specter-hops");
@@ -66,7 +70,11 @@ pub(super) fn host(uri: &Uri, headers: &HeaderMap, expected: &Hostname) -> Resul
     if port.is_some_and(|port| port.parse::<u16>().is_err()) {
         return Err(Failure::BadHost);
     }
+    if name.eq_ignore_ascii_case(expected.as_str()) {
+        return Ok(text.to_ascii_lowercase());
+    }
     match Hostname::parse(name) {
+        // With the root's dot behind it.
         Ok(name) if name == *expected => Ok(text.to_ascii_lowercase()),
         Ok(_) => Err(Failure::Misdirected),
         Err(_) => Err(Failure::BadHost),
@@ -126,21 +134,34 @@ pub(super) fn to_target(
     if http2 && trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    let ip = visitor.ip().to_canonical();
-    let quoted_ip = match ip {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("\"[{ip}]\""),
+    // One text, of which the shorter fields are parts: this is done for every request.
+    let mut text = String::with_capacity(shown.len() + asked.len() + 80);
+    text.push_str(shown);
+    text.push_str("for=");
+    let ip_start = text.len();
+    let ip = match visitor.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            let _ = write!(text, "{ip}");
+            ip_start..text.len()
+        }
+        IpAddr::V6(ip) => {
+            let _ = write!(text, "\"[{ip}]\"");
+            ip_start + 2..text.len() - 2
+        }
     };
-    for (name, text) in [
-        (header::HOST, shown.to_owned()),
-        (X_FORWARDED_FOR, ip.to_string()),
-        (X_FORWARDED_PROTO, "https".to_owned()),
-        (X_FORWARDED_HOST, asked.to_owned()),
-        (header::FORWARDED, format!("for={quoted_ip};host=\"{asked}\";proto=https")),
-    ] {
-        // Addresses and checked authorities are visible ASCII.
-        headers.insert(name, HeaderValue::try_from(text).map_err(|_| Failure::BadHost)?);
-    }
+    text.push_str(";host=\"");
+    let asked_start = text.len();
+    text.push_str(asked);
+    let asked = asked_start..text.len();
+    text.push_str("\";proto=https");
+    let text = Bytes::from(text);
+    // Addresses and checked authorities are visible ASCII.
+    let part = |range| HeaderValue::from_maybe_shared(text.slice(range)).map_err(|_| Failure::BadHost);
+    headers.insert(header::HOST, part(0..shown.len())?);
+    headers.insert(header::FORWARDED, part(shown.len()..text.len())?);
+    headers.insert(X_FORWARDED_FOR, part(ip)?);
+    headers.insert(X_FORWARDED_HOST, part(asked)?);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     Ok(())
 }
 
@@ -178,8 +199,13 @@ fn remove_about_visitor(headers: &mut HeaderMap) {
 }
 
 fn is_about_visitor(name: &HeaderName) -> bool {
-    let name = name.as_str().replace(|character: char| !character.is_ascii_alphanumeric(), "-");
-    ABOUT_VISITOR.contains(&name.as_str()) || ABOUT_VISITOR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let name = name.as_str();
+    let begins = |prefix: &str| {
+        let reads_as = |(is, wanted): (u8, u8)| is == wanted || (wanted == b'-' && !is.is_ascii_alphanumeric());
+        name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(reads_as)
+    };
+    ABOUT_VISITOR.iter().any(|known| known.len() == name.len() && begins(known))
+        || ABOUT_VISITOR_PREFIXES.iter().any(|prefix| begins(prefix))
 }
 
 /// HTTP/2 may send cookies in several fields; HTTP/1.1 has one (RFC 9113 §8.2.3).

@@ -72,6 +72,10 @@ impl Router {
         if !carried {
             return Err(Refusal(ErrorCode::WrongKind));
         }
+        // Most tunnels are served by one link.
+        if links.len() == 1 {
+            return Ok((tunnel, links.into_iter().map(|link| Way { link }).collect()));
+        }
         let candidates: Vec<Candidate> =
             links.iter().map(|link| Candidate { link: link.id(), suspect: link.is_suspect() }).collect();
         let order = pick::order(&candidates, self.turn.fetch_add(1, Ordering::Relaxed));
