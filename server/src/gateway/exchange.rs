@@ -10,7 +10,7 @@ use super::{
     pool::{Connection, Pool},
     status::Failure,
 };
-use crate::route::{Link, Refusal, Way, or_doubt};
+use crate::route::{Link, Refusal, SILENCE, Way};
 use http::{Method, Request, Response, request::Parts};
 use hyper::{
     body::{Body as _, Incoming},
@@ -18,7 +18,7 @@ use hyper::{
 };
 use specter_wire::{error::ErrorCode, name::Hostname, stream::StreamKind};
 use std::{error::Error, net::SocketAddr, pin::pin, time::Duration};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 /// Links that are tried for one request.
 const WAYS: usize = 3;
@@ -127,14 +127,20 @@ async fn head(
     progress: &Progress,
     limit: Duration,
 ) -> Result<Response<Incoming>, Box<Missed>> {
-    let mut answer = pin!(or_doubt(link, answer));
+    let mut answer = pin!(answer);
+    // One timer for both waits: arming one costs each request.
+    let mut doubt_at = Some(Instant::now() + SILENCE);
     loop {
         let deadline = progress.last() + limit;
+        let wake_at = doubt_at.map_or(deadline, |doubt_at| doubt_at.min(deadline));
         tokio::select! {
             biased;
             outcome = &mut answer => return outcome.map_err(missed),
-            () = sleep_until(deadline) => {
-                if progress.last() + limit <= deadline {
+            () = sleep_until(wake_at) => {
+                if doubt_at.take_if(|doubt_at| *doubt_at <= wake_at).is_some() {
+                    link.doubt();
+                }
+                if progress.last() + limit <= wake_at {
                     let told = Failure::Refused(ErrorCode::TargetTimeout);
                     return Err(Box::new(Missed { told, unsent: None, lost: false }));
                 }

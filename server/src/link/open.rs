@@ -32,7 +32,7 @@ pub struct Refusal(pub ErrorCode);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A client that has said nothing for this long on a stream may be busy or dead: a probe tells.
-const SILENCE: Duration = Duration::from_secs(1);
+pub const SILENCE: Duration = Duration::from_secs(1);
 
 /// Waits for the first sign of life of a stream on `link`; a long wait makes the node look whether the link lives, so
 /// that visitors of a client that was cut off do not wait for QUIC's idle timeout.

@@ -14,7 +14,7 @@ pub mod publish;
 mod table;
 
 pub use crate::link::{
-    open::{LinkStream, Refusal, or_doubt, read_status},
+    open::{LinkStream, Refusal, SILENCE, or_doubt, read_status},
     registry::{Link, Tunnel},
 };
 
