@@ -3,12 +3,12 @@
 use std::fmt;
 
 /// The name of a physical node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
 /// The right to lead: a counter, and the node that claims it. No two leaders ever share one, because a candidate writes
 /// it to its own disk before it asks anybody else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot {
     /// Higher than any counter the candidate had seen.
     pub counter: u32,
@@ -17,7 +17,7 @@ pub struct Ballot {
 }
 
 /// Which of two values of a key is the newer: the leader's ballot first, then its place in that leader's order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// The leader that wrote it.
     pub ballot: Ballot,

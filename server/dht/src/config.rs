@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{NodeId, Rule, Rules, Version};
 
 /// A node that keeps the slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
     /// Which node.
     pub node: NodeId,
@@ -15,7 +15,7 @@ pub struct Member {
 }
 
 /// The members of a slot: one set (stable), or an old and a new one that must both agree (joint).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Config {
     /// Its place in the order of configurations.
     pub version: Version,

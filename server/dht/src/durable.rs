@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Ballot, Config, Key, NodeId, Register, Rule, Rules, Version};
 
 /// One record of a member's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
     /// No lower ballot will be listened to.
     Promise(Ballot),

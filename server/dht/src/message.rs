@@ -8,7 +8,7 @@ use crate::register::{Answer, Key, OpId, Operation, Register};
 use crate::{Ballot, Config, Entry, Instant, NodeId, Version};
 
 /// What a member tells a candidate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Report {
     /// The newest configuration it accepted.
     pub config: Config,
@@ -23,7 +23,7 @@ pub struct Report {
 }
 
 /// What nodes say to each other about a slot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub enum Message {
     /// A candidate asks for the right to lead.
     Prepare {
@@ -117,11 +117,11 @@ pub enum Message {
 }
 
 /// Names a request, so that its reply can be told from others; the caller chooses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
 /// What a client asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// Which key.
     pub key: Key,
@@ -132,7 +132,7 @@ pub struct Request {
 }
 
 /// Why a request has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Hash)]
 pub enum Refusal {
     /// Not done: another node leads, or none that is known.
     #[error("this node does not lead the slot; ask the leader, or any member when none is named")]
@@ -162,7 +162,7 @@ pub enum Refusal {
 }
 
 /// What can happen to a slot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 #[expect(clippy::large_enum_variant, reason = "taken apart at once, never kept in numbers")]
 pub enum Input {
     /// The instant asked for has come.
@@ -194,7 +194,7 @@ pub enum Input {
 }
 
 /// What a slot wants done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub enum Output {
     /// Send a message.
     Transmit {

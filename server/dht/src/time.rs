@@ -4,7 +4,7 @@ use std::ops::Add;
 use std::time::Duration;
 
 /// A point on one node's monotonic clock, in microseconds; never compared with another node's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {
