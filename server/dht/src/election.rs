@@ -59,7 +59,10 @@ impl Slot {
             return;
         }
         candidate.reports.insert(from, report);
-        let Some(config) = candidate.config().cloned() else { return };
+        let Some(mut config) = candidate.config().cloned() else { return };
+        if !self.rules.keeps(Rule::HandOver) {
+            config.leaving = None;
+        }
         let voters = candidate.voters();
         if !config.contains(self.me) {
             return self.give_up(now);

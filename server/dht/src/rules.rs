@@ -26,6 +26,9 @@ pub enum Rule {
     SequenceGrows,
     /// L3: a leader has its configuration accepted again before anything else. Broken: it does not.
     ReacceptConfig,
+    /// R3, L3: the end of a change needs the old side until it is known to be chosen, whoever proposes it again. Broken: the
+    /// next leader lets the new side decide alone.
+    HandOver,
     /// R2: new members get every key before the old ones go. Broken: they get nothing.
     Transfer,
     /// A6: what a member kept from an earlier tenure does not count. Broken: it does.
@@ -38,7 +41,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::PersistBeforeReply,
         Self::MajorityQuorum,
         Self::BothSides,
@@ -50,6 +53,7 @@ impl Rule {
         Self::PurgeMark,
         Self::SequenceGrows,
         Self::ReacceptConfig,
+        Self::HandOver,
         Self::Transfer,
         Self::Tenure,
         Self::WipeWhenChosen,
@@ -70,6 +74,7 @@ impl Rule {
             Self::PurgeMark => "no-purge-mark",
             Self::SequenceGrows => "reused-sequence",
             Self::ReacceptConfig => "no-reaccept",
+            Self::HandOver => "end-without-old",
             Self::Transfer => "no-transfer",
             Self::Tenure => "stale-tenure",
             Self::WipeWhenChosen => "early-wipe",

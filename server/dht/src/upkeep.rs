@@ -22,21 +22,24 @@ impl Leader {
         }
     }
 
+    /// G1: what is on its way goes again to whoever has not answered, and some of what is settled to whoever lacks it.
     fn send_again(&self, context: &mut Context<'_>) {
         self.propose_again(context);
         let members = self.config.nodes();
         let mut left = context.settings.transfer_window;
         for (key, held) in &self.keys {
-            let has = match &held.flight {
-                Some(flight) => &flight.acks,
-                None if held.confirmed && held.version.is_some() => &held.holders,
-                None => continue,
-            };
-            for node in members.difference(has) {
-                if left > 0 && (held.flight.is_some() || self.reads.is_near(*node)) {
-                    left -= 1;
-                    self.send_accept(context, key, *node);
+            let Some(flight) = &held.flight else {
+                // What is not fresh is written anew before long; a new member would refuse it as it is.
+                if held.version.is_some() && self.is_fresh(key) {
+                    for node in members.difference(&held.holders).filter(|node| self.reads.is_near(**node)).take(left) {
+                        left -= 1;
+                        self.send_accept(context, key, *node);
+                    }
                 }
+                continue;
+            };
+            for node in members.difference(&flight.acks) {
+                self.send_accept(context, key, *node);
             }
         }
     }

@@ -103,7 +103,10 @@ impl Client {
         }
         let ttl = Duration::from_millis(self.random.between(200, 1500));
         let (owner, nonce) = (self.id.to_be_bytes().to_vec(), self.number);
-        (vec![b'l', b'0' + u8::try_from(self.random.below(2)).unwrap_or_default()], Operation::Acquire { owner, nonce, ttl })
+        (
+            vec![b'l', b'0' + u8::try_from(self.random.below(2)).unwrap_or_default()],
+            Operation::Acquire { owner, nonce, ttl },
+        )
     }
 
     /// A value that nobody else writes.

@@ -62,7 +62,10 @@ impl Invariants {
         let Some(slot) = &machine.slot else { return Ok(()) };
         let (promise, image) = (slot.state().promise, machine.image.promise);
         if promise < image {
-            return Err(Violation::PromiseFell(format!("{} started with {promise}, its disk says {image}", machine.id)));
+            return Err(Violation::PromiseFell(format!(
+                "{} started with {promise}, its disk says {image}",
+                machine.id
+            )));
         }
         Ok(())
     }

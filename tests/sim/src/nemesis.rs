@@ -22,8 +22,8 @@ pub(crate) enum Fault {
     Heal,
     /// Disks need this long for an fsync.
     Disk { micros: u64 },
-    /// The ring wants these members.
-    Want { nodes: Vec<NodeId> },
+    /// The ring wants these members; those that are new cannot be reached when they are said to be absent.
+    Want { nodes: Vec<NodeId>, absent: bool },
 }
 
 /// Draws the next fault; none when the kind drawn does not happen in this world.
@@ -47,7 +47,10 @@ pub(crate) fn draw(swarm: &Swarm, random: &mut Random) -> Option<Fault> {
             let micros = if random.chance(600) { 0 } else { random.between(20_000, 400_000) };
             Some(Fault::Disk { micros })
         }
-        83..100 if faults.reconfigure => Some(Fault::Want { nodes: draw_members(swarm, random) }),
+        83..100 if faults.reconfigure => {
+            let absent = faults.partition && random.chance(250);
+            Some(Fault::Want { nodes: draw_members(swarm, random), absent })
+        }
         _ => None,
     }
 }

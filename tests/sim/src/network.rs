@@ -39,7 +39,11 @@ impl Network {
             delays.push(random.between(low, high) * slow);
         }
         if random.chance(swarm.duplicate) {
-            delays.push(if random.chance(200) { random.between(high, 8_000_000) } else { random.between(low, high * 4) });
+            delays.push(if random.chance(200) {
+                random.between(high, 8_000_000)
+            } else {
+                random.between(low, high * 4)
+            });
         }
         delays
     }

@@ -102,7 +102,7 @@ impl Swarm {
                 pause: random.chance(500),
                 partition: random.chance(700),
                 slow_disk: random.chance(300),
-                reconfigure: random.chance(600),
+                reconfigure: random.chance(700),
             },
             fault_gap_micros: [(20_000, 200_000), (100_000, 1_000_000), (300_000, 3_000_000)][pick(random, 3)],
             delay_micros: (200, slowest),

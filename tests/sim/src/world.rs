@@ -1,17 +1,19 @@
 //! The event queue, and what each event does.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod ending;
+mod faults;
+
+use std::collections::BTreeMap;
 
 use specter_dht::{
     Answer, Config, Entry, Input, Message, NodeId, OpId, Output, Random, Refusal, Request, RequestId, Version,
 };
 
-use crate::checker::{self, Call, Verdict};
+use crate::checker::Call;
 use crate::client::{Client, Pending};
 use crate::history::History;
 use crate::invariant::Invariants;
-use crate::machine::{Machine, Tail};
-use crate::nemesis::{self, Fault};
+use crate::machine::Machine;
 use crate::network::Network;
 use crate::{Outcome, Swarm, Violation};
 
@@ -244,6 +246,11 @@ impl World {
                     }
                 }
                 let Some(machine) = self.machines.get_mut(&node) else { return Ok(()) };
+                match &entry {
+                    Entry::Promise(ballot) if ballot.node == node => self.outcome.count("candidacies"),
+                    Entry::Purge { .. } => self.outcome.count("purges"),
+                    Entry::Promise(_) | Entry::Accept { .. } | Entry::Config { .. } => {}
+                }
                 self.invariants.appended(machine, &entry)?;
                 machine.append(entry);
                 Ok(())
@@ -252,6 +259,9 @@ impl World {
                 let op = OpId { client: id.0 >> 40, number: id.0 & ((1 << 40) - 1) };
                 let pending = self.pending(op).map(|pending| pending.request.key.clone());
                 if let (Ok(_), Some(version), Some(config), Some(key)) = (&reply, rests_on, leads, pending) {
+                    // A late answer of a leader that was replaced is a true one: by now others hold what it rests on.
+                    let newest = self.chosen.values().next_back();
+                    let config = newest.filter(|newest| newest.version > config.version).unwrap_or(config);
                     self.invariants.answered(&self.machines, config, &key, version)?;
                 }
                 for delay in Network::client_copies(&self.swarm, &mut self.random, self.calm) {
@@ -349,143 +359,5 @@ impl World {
         self.record(pending, Some((answer, time)));
         self.think(op.client);
         Ok(())
-    }
-
-    fn leader(&self) -> Option<NodeId> {
-        let leading = |machine: &&Machine| machine.slot.as_ref().is_some_and(|slot| slot.leads().is_some());
-        let leaders = self.machines.values().filter(leading);
-        leaders.max_by_key(|machine| machine.image.promise).map(|machine| machine.id)
-    }
-
-    fn victim(&mut self, leader: bool) -> NodeId {
-        let any = NodeId(self.random.below(self.swarm.nodes));
-        if leader { self.leader().unwrap_or(any) } else { any }
-    }
-
-    fn fault(&mut self) -> Result<(), Violation> {
-        if self.calm {
-            return Ok(());
-        }
-        let (low, high) = self.swarm.fault_gap_micros;
-        let after = self.random.between(low, high);
-        self.schedule(after, Event::Fault);
-        let Some(fault) = nemesis::draw(&self.swarm, &mut self.random) else { return Ok(()) };
-        self.outcome.trace.feed(&fault);
-        let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
-        match fault {
-            Fault::Crash { leader, down_micros } => {
-                let node = self.victim(leader);
-                self.outcome.count("crashes");
-                self.crash(node, down_micros);
-            }
-            Fault::Power { down_micros } => {
-                self.outcome.count("power cuts");
-                nodes.into_iter().for_each(|node| self.crash(node, down_micros));
-            }
-            Fault::Pause { leader, micros } => {
-                let (node, until) = (self.victim(leader), self.time + micros);
-                if let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.paused_until <= self.time) {
-                    machine.paused_until = until;
-                    self.outcome.count("pauses");
-                }
-            }
-            Fault::Isolate { leader, inward, outward } => {
-                let node = self.victim(leader);
-                self.outcome.count("partitions");
-                for other in nodes.into_iter().filter(|other| *other != node) {
-                    if outward {
-                        self.network.block(node, other);
-                    }
-                    if inward {
-                        self.network.block(other, node);
-                    }
-                }
-            }
-            Fault::Split { mask, bridge } => {
-                self.outcome.count("partitions");
-                let side = |node: NodeId| (mask >> (node.0 % 64)) & 1;
-                let apart = |a: NodeId, b: NodeId| side(a) != side(b) && bridge != Some(a) && bridge != Some(b);
-                let pairs = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b)));
-                for (a, b) in pairs.filter(|(a, b)| apart(*a, *b)) {
-                    self.network.block(a, b);
-                }
-            }
-            Fault::Heal => self.network.heal(),
-            Fault::Disk { micros } => {
-                self.outcome.count("disk stalls");
-                self.disk_micros = micros;
-            }
-            Fault::Want { nodes: wanted } => {
-                self.wanted = wanted;
-                for node in nodes {
-                    self.input(node, Input::Wanted { nodes: self.wanted.clone() })?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn crash(&mut self, node: NodeId, down_micros: u64) {
-        let tail = [Tail::Kept, Tail::Lost, Tail::Torn][usize::try_from(self.random.below(3)).unwrap_or_default()];
-        let Some(machine) = self.machines.get_mut(&node) else { return };
-        if machine.slot.is_some() {
-            machine.crash(tail, &mut self.random);
-            let boot = machine.boot;
-            self.schedule(down_micros, Event::Start { node, boot });
-        }
-    }
-
-    /// The faults stop.
-    fn settle_down(&mut self) -> Result<(), Violation> {
-        self.calm = true;
-        self.network.heal();
-        self.disk_micros = 0;
-        let down: Vec<NodeId> =
-            self.machines.values().filter(|machine| machine.slot.is_none()).map(|machine| machine.id).collect();
-        down.into_iter().try_for_each(|node| self.start(node))
-    }
-
-    fn conclude(&mut self) -> Result<(), Violation> {
-        self.count_configurations();
-        for client in &mut self.clients {
-            let Some(Pending { request, called, .. }) = client.pending.take() else { continue };
-            if request.key.starts_with(b"r") {
-                self.history.add(&request.key, Call { operation: request.operation, called, returned: None });
-            }
-        }
-        for (key, calls) in self.history.keys() {
-            match checker::check(calls) {
-                Verdict::Linearizable => {}
-                Verdict::Undecided => self.outcome.count("histories undecided"),
-                Verdict::NotLinearizable => {
-                    return Err(Violation::NotLinearizable(String::from_utf8_lossy(key).escape_debug().to_string()));
-                }
-            }
-        }
-        let wanted: BTreeSet<NodeId> = self.wanted.iter().copied().collect();
-        let leads = self.leader().and_then(|node| self.machines.get(&node)?.slot.as_ref()?.leads());
-        match leads {
-            None => return Err(Violation::Stuck("nobody leads".into())),
-            Some(config) if !config.is_stable() || config.nodes() != wanted => {
-                return Err(Violation::Stuck(format!("the members are {:?}, not {wanted:?}", config.nodes())));
-            }
-            Some(_) => {}
-        }
-        match self.clients.iter().find(|client| client.calm_answers == 0) {
-            Some(client) => Err(Violation::Stuck(format!("client {} has no answer", client.id))),
-            None => Ok(()),
-        }
-    }
-
-    fn count_configurations(&mut self) {
-        let configs: Vec<&Config> = self.chosen.values().collect();
-        for pair in configs.windows(2) {
-            if pair[0].is_stable() && !pair[1].is_stable() {
-                self.outcome.count("joint configurations");
-            } else if !pair[0].is_stable() && pair[1].is_stable() {
-                let undone = pair[1].old == pair[0].old;
-                self.outcome.count(if undone { "reconfigurations undone" } else { "reconfigurations" });
-            }
-        }
     }
 }
