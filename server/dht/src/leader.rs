@@ -222,7 +222,7 @@ impl Leader {
             Task::Refresh if fresh => return,
             Task::Refresh => {}
             Task::Expire { token } => {
-                if held.lease_until.is_some_and(|until| until > context.now) {
+                if held.lease_until.is_none_or(|until| until > context.now) {
                     return;
                 }
                 register.expire(*token);

@@ -1,5 +1,6 @@
 //! Who asks what.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use specter_dht::{Answer, Fence, Key, NodeId, OpId, Operation, Random, Refusal, Request};
@@ -23,13 +24,12 @@ pub(crate) struct Holding {
 pub(crate) struct Pending {
     pub(crate) request: Request,
     pub(crate) called: u64,
-    /// When the newest attempt was sent.
-    pub(crate) sent: u64,
     /// Copies that reached a node or may yet.
     pub(crate) copies: u64,
-    /// Copies of which a node said that it did nothing.
-    pub(crate) refused: u64,
-    attempts: u64,
+    /// Those of which a node said that it did nothing; it may say so twice.
+    pub(crate) refused: BTreeSet<u64>,
+    /// How often it was sent.
+    pub(crate) attempts: u64,
 }
 
 /// A client with at most one operation in flight.
@@ -56,7 +56,7 @@ impl Client {
         self.number += 1;
         let (key, operation) = self.draw(swarm, time);
         let request = Request { key, op: OpId { client: self.id, number: self.number }, operation };
-        self.pending = Some(Pending { request, called: time, sent: time, copies: 0, refused: 0, attempts: 0 });
+        self.pending = Some(Pending { request, called: time, copies: 0, refused: BTreeSet::new(), attempts: 0 });
     }
 
     fn draw(&mut self, swarm: &Swarm, time: u64) -> (Key, Operation) {
@@ -128,7 +128,6 @@ impl Client {
             return None;
         }
         pending.attempts += 1;
-        pending.sent = time;
         let wait = self.random.between(100_000, 400_000);
         let target = self.target;
         // Most clients stay with the node that answered last, even if that is the wrong one by now.
@@ -143,32 +142,33 @@ impl Client {
         self.pending.as_ref().is_some_and(|pending| pending.request.op == op)
     }
 
-    /// Takes in that a copy was refused; says whether to try again at once.
-    pub(crate) fn refused(&mut self, from: NodeId, refusal: &Refusal, swarm: &Swarm) {
+    /// Takes in that a copy was refused, and whom to ask next.
+    pub(crate) fn refused(&mut self, from: NodeId, copy: u64, refusal: &Refusal, swarm: &Swarm) {
         let Some(pending) = &mut self.pending else { return };
         match refusal {
             Refusal::Redirect { leader, members } => {
-                pending.refused += 1;
+                pending.refused.insert(copy);
                 let any = usize::try_from(self.random.below(members.len() as u64)).unwrap_or_default();
                 self.target = leader.or_else(|| members.get(any).copied()).unwrap_or(NodeId(0));
                 if self.target == from || self.random.chance(100) {
                     self.target = NodeId(self.random.below(swarm.nodes));
                 }
             }
-            Refusal::Busy | Refusal::Unavailable => pending.refused += 1,
+            Refusal::Busy | Refusal::Unavailable => {
+                pending.refused.insert(copy);
+            }
             Refusal::Unknown { .. } | Refusal::Superseded => {}
         }
     }
 
     /// Takes in what the answer says of leases.
     pub(crate) fn note_lease(&mut self, operation: &Operation, key: &Key, answer: Option<&Answer>) {
-        match (operation, answer) {
-            (Operation::Acquire { .. }, Some(Answer::Granted(token))) => {
-                self.holding = Some(Holding { key: key.clone(), token: *token });
-            }
-            (Operation::Release { .. }, _) | (Operation::Renew { .. }, Some(Answer::Expired)) => self.holding = None,
-            (_, Some(Answer::StaleFence)) => self.holding = None,
-            (_, _) => {}
+        if let (Operation::Acquire { .. }, Some(Answer::Granted(token))) = (operation, answer) {
+            self.holding = Some(Holding { key: key.clone(), token: *token });
+        }
+        let released = matches!(operation, Operation::Release { .. });
+        if released || matches!(answer, Some(Answer::Expired | Answer::StaleFence)) {
+            self.holding = None;
         }
     }
 }

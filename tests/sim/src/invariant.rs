@@ -120,50 +120,50 @@ impl Invariants {
         key: &Key,
         operation: &Operation,
         answer: &Answer,
-        (called, sent, time): (u64, u64, u64),
+        (called, time): (u64, u64),
     ) -> Result<(), Violation> {
-        match (operation, answer) {
-            (Operation::Acquire { ttl, .. }, Answer::Granted(token)) => {
-                let ttl_micros = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
-                // The operation may have been done by its first copy, so its time counts from the first.
-                let until = called + ttl_micros * HOLD_PERCENT / 100;
-                if let Some((highest, at)) = self.tokens.get(key)
-                    && *at < called
-                    && token <= highest
-                {
-                    return Err(Violation::TokenFell(format!("token {token} of {key:?} follows {highest}")));
-                }
-                let other = self.grants.get(key).filter(|grant| grant.owner != owner && grant.until > time);
-                if let Some(grant) = other.filter(|_| until > time) {
-                    let (first, ends) = (grant.owner, grant.until);
-                    let text = format!("client {first} holds {key:?} until {ends}, client {owner} from {time}");
-                    return Err(Violation::TwoHolders(text));
-                }
-                if self.tokens.get(key).is_none_or(|(highest, _)| token > highest) {
-                    self.tokens.insert(key.clone(), (*token, time));
-                    self.grants.insert(key.clone(), Grant { token: *token, owner, ttl_micros, until });
-                }
-                Ok(())
-            }
-            (Operation::Renew { token }, Answer::Done) => {
-                if let Some(grant) = self.grants.get_mut(key).filter(|grant| grant.token == *token) {
-                    let from = called.min(sent);
-                    grant.until = grant.until.max(from + grant.ttl_micros * HOLD_PERCENT / 100);
-                }
-                Ok(())
-            }
-            (Operation::Put { fence: Some(fence), .. }, Answer::Done) => {
-                let (highest, at) = self.fences.entry(key.clone()).or_default();
-                if *at < called && fence.token < *highest {
-                    let text = format!("a write under token {} follows one under {highest}", fence.token);
-                    return Err(Violation::StaleFence(text));
-                }
-                if fence.token > *highest {
-                    (*highest, *at) = (fence.token, time);
-                }
-                Ok(())
-            }
-            (_, _) => Ok(()),
+        if let (Operation::Acquire { ttl, .. }, Answer::Granted(token)) = (operation, answer) {
+            // The operation may have been done by its first copy, so its time counts from the first.
+            let ttl_micros = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
+            let until = called + ttl_micros * HOLD_PERCENT / 100;
+            return self.granted(key, Grant { token: *token, owner, ttl_micros, until }, called, time);
         }
+        if let (Operation::Renew { token }, Answer::Done) = (operation, answer)
+            && let Some(grant) = self.grants.get_mut(key).filter(|grant| grant.token == *token)
+        {
+            grant.until = grant.until.max(called + grant.ttl_micros * HOLD_PERCENT / 100);
+        }
+        if let (Operation::Put { fence: Some(fence), .. }, Answer::Done) = (operation, answer) {
+            let (highest, at) = self.fences.entry(key.clone()).or_default();
+            if *at < called && fence.token < *highest {
+                let text = format!("a write under token {} follows one under {highest}", fence.token);
+                return Err(Violation::StaleFence(text));
+            }
+            if fence.token > *highest {
+                (*highest, *at) = (fence.token, time);
+            }
+        }
+        Ok(())
+    }
+
+    fn granted(&mut self, key: &Key, grant: Grant, called: u64, time: u64) -> Result<(), Violation> {
+        let (token, owner, until) = (grant.token, grant.owner, grant.until);
+        if let Some((highest, at)) = self.tokens.get(key)
+            && *at < called
+            && token <= *highest
+        {
+            return Err(Violation::TokenFell(format!("token {token} of {key:?} follows {highest}")));
+        }
+        let other = self.grants.get(key).filter(|other| other.owner != owner && other.until > time);
+        if let Some(other) = other.filter(|_| until > time) {
+            let (first, ends) = (other.owner, other.until);
+            let text = format!("client {first} holds {key:?} until {ends}, client {owner} from {time}");
+            return Err(Violation::TwoHolders(text));
+        }
+        if self.tokens.get(key).is_none_or(|(highest, _)| token > *highest) {
+            self.tokens.insert(key.clone(), (token, time));
+            self.grants.insert(key.clone(), grant);
+        }
+        Ok(())
     }
 }

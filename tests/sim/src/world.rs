@@ -20,16 +20,53 @@ use crate::{Outcome, Swarm, Violation};
 /// What is due at some time.
 #[derive(Debug, Hash)]
 enum Event {
-    Deliver { from: NodeId, to: NodeId, message: Box<Message> },
-    Wake { node: NodeId, boot: u32 },
-    Synced { node: NodeId, boot: u32 },
-    Start { node: NodeId, boot: u32 },
-    Ask { node: NodeId, request: Request },
-    Replied { from: NodeId, op: OpId, reply: Result<Answer, Refusal> },
-    Begin { client: u64 },
-    Attempt { op: OpId },
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        message: Box<Message>,
+    },
+    Wake {
+        node: NodeId,
+        boot: u32,
+    },
+    Synced {
+        node: NodeId,
+        boot: u32,
+    },
+    Start {
+        node: NodeId,
+        boot: u32,
+    },
+    Ask {
+        node: NodeId,
+        copy: u64,
+        request: Request,
+    },
+    Replied {
+        from: NodeId,
+        op: OpId,
+        copy: u64,
+        reply: Result<Answer, Refusal>,
+    },
+    Begin {
+        client: u64,
+    },
+    /// Nothing came of so many attempts: make another.
+    Attempt {
+        op: OpId,
+        after: u64,
+    },
     Fault,
     Calm,
+}
+
+/// The name of one copy of an operation.
+const fn name_request(op: OpId, copy: u64) -> RequestId {
+    RequestId((op.client << 48) | (op.number << 16) | copy)
+}
+
+const fn named(id: RequestId) -> (OpId, u64) {
+    (OpId { client: id.0 >> 48, number: (id.0 >> 16) & 0xFFFF_FFFF }, id.0 & 0xFFFF)
 }
 
 /// A few nodes, their clients, and everything that is about to happen to them.
@@ -173,17 +210,19 @@ impl World {
                 let down = |machine: &&Machine| machine.slot.is_none() && machine.boot == boot;
                 if self.machines.get(&node).filter(down).is_some() { self.start(node) } else { Ok(()) }
             }
-            Event::Ask { node, request } => {
-                let id = RequestId((request.op.client << 40) | request.op.number);
+            Event::Ask { node, copy, request } => {
+                let id = name_request(request.op, copy);
                 self.input(node, Input::Request { id, request })
             }
-            Event::Replied { from, op, reply } => self.replied(from, op, reply),
+            Event::Replied { from, op, copy, reply } => self.replied(from, op, copy, reply),
             Event::Begin { client } => {
                 self.begin(client);
                 Ok(())
             }
-            Event::Attempt { op } => {
-                self.attempt(op);
+            Event::Attempt { op, after } => {
+                if self.pending(op).is_some_and(|pending| pending.attempts == after) {
+                    self.attempt(op);
+                }
                 Ok(())
             }
             Event::Fault => self.fault(),
@@ -256,7 +295,7 @@ impl World {
                 Ok(())
             }
             Output::Reply { id, reply, rests_on } => {
-                let op = OpId { client: id.0 >> 40, number: id.0 & ((1 << 40) - 1) };
+                let (op, copy) = named(id);
                 let pending = self.pending(op).map(|pending| pending.request.key.clone());
                 if let (Ok(_), Some(version), Some(config), Some(key)) = (&reply, rests_on, leads, pending) {
                     // A late answer of a leader that was replaced is a true one: by now others hold what it rests on.
@@ -266,7 +305,7 @@ impl World {
                 }
                 for delay in Network::client_copies(&self.swarm, &mut self.random, self.calm) {
                     let reply = reply.clone();
-                    self.schedule(delay, Event::Replied { from: node, op, reply });
+                    self.schedule(delay, Event::Replied { from: node, op, copy, reply });
                 }
                 Ok(())
             }
@@ -302,14 +341,17 @@ impl World {
             return self.give_up(op.client);
         };
         let copies = Network::client_copies(&swarm, &mut self.random, self.calm);
+        let mut sent = 0;
         if let Some(pending) = self.client(op.client).and_then(|client| client.pending.as_mut()) {
+            sent = pending.copies;
             pending.copies += copies.len() as u64;
+            let after = pending.attempts;
+            self.schedule(wait, Event::Attempt { op, after });
         }
-        for delay in copies {
+        for (copy, delay) in (sent..).zip(copies) {
             let request = request.clone();
-            self.schedule(delay, Event::Ask { node, request });
+            self.schedule(delay, Event::Ask { node, copy, request });
         }
-        self.schedule(wait, Event::Attempt { op });
     }
 
     fn give_up(&mut self, id: u64) {
@@ -317,7 +359,7 @@ impl World {
         let Some(pending) = client.pending.take() else { return };
         client.note_lease(&pending.request.operation, &pending.request.key, None);
         // Refused for sure: then it must have left no trace, and it is left out of the history.
-        let refused = pending.copies == pending.refused;
+        let refused = pending.copies == pending.refused.len() as u64;
         self.outcome.count(if refused { "operations refused" } else { "operations of unknown fate" });
         if !refused {
             self.record(pending, None);
@@ -338,14 +380,15 @@ impl World {
         self.schedule(after, Event::Begin { client });
     }
 
-    fn replied(&mut self, from: NodeId, op: OpId, reply: Result<Answer, Refusal>) -> Result<(), Violation> {
+    fn replied(&mut self, from: NodeId, op: OpId, copy: u64, reply: Result<Answer, Refusal>) -> Result<(), Violation> {
         let (swarm, time, calm) = (self.swarm.clone(), self.time, self.calm);
         let Some(client) = self.client(op.client).filter(|client| client.awaits(op)) else { return Ok(()) };
         let answer = match reply {
             Ok(answer) => answer,
             Err(refusal) => {
-                client.refused(from, &refusal, &swarm);
-                self.schedule(5_000, Event::Attempt { op });
+                client.refused(from, copy, &refusal, &swarm);
+                let after = client.pending.as_ref().map_or(0, |pending| pending.attempts);
+                self.schedule(5_000, Event::Attempt { op, after });
                 return Ok(());
             }
         };
@@ -353,7 +396,7 @@ impl World {
         client.calm_answers += u64::from(calm);
         let Request { key, operation, .. } = &pending.request;
         client.note_lease(operation, key, Some(&answer));
-        let times = (pending.called, pending.sent, time);
+        let times = (pending.called, time);
         self.invariants.lease_answered(op.client, key, operation, &answer, times)?;
         self.outcome.count("operations answered");
         self.record(pending, Some((answer, time)));

@@ -128,6 +128,54 @@ fn what_a_member_kept_from_an_earlier_tenure_does_not_count() {
     });
 }
 
+#[test]
+fn a_change_of_members_takes_every_key_along() {
+    let mut stage = Stage::new(Rules::default(), 3, 6);
+    assert!(stage.elect(1));
+    stage.put(1, "kept");
+    stage.want(&[4, 5, 6]);
+    stage.pass(1000);
+    assert!(!stage.leads(1) && !stage.holds(1, "k"), "who is out leads no more and keeps nothing");
+    stage.reach(&[&[4, 5, 6]]);
+    assert!(stage.elect(5));
+    assert_eq!(stage.get(5), Some(Some("kept".into())));
+}
+
+#[test]
+fn a_write_that_was_lost_on_its_way_to_a_new_member_does_not_hold_a_change_up() {
+    let mut stage = Stage::new(Rules::default(), 3, 6);
+    assert!(stage.elect(1));
+    for key in ["a", "b", "k"] {
+        assert_eq!(stage.ask(1, key, write("old")), Some(Answer::Done));
+    }
+    // A write waits until the change has begun, and then is lost; key "b" is not written again yet.
+    stage.passes = |letter| !matches!(letter.message, Message::AcceptConfig { .. });
+    stage.want(&[4, 5, 6]);
+    stage.pass(100);
+    stage.send(1, "k", write("new"), 1000);
+    stage.passes = |letter| letter.to <= 3 || !matches!(&letter.message, Message::Accept { key, .. } if key == b"k");
+    stage.pass(300);
+    assert!(!stage.config(1).is_stable() && stage.holds(4, "a") && !stage.holds(4, "b"));
+    stage.passes = |_| true;
+    stage.pass(800);
+    assert!(!stage.leads(1) && stage.config(4).is_stable(), "the change has come to its end");
+}
+
+#[test]
+fn a_leader_undoes_a_change_whose_new_side_is_away() {
+    let mut stage = Stage::new(Rules::default(), 3, 5);
+    assert!(stage.elect(1));
+    stage.put(1, "before");
+    stage.reach(&[&[1, 2, 3]]);
+    stage.want(&[1, 4, 5]);
+    stage.pass(500);
+    assert_eq!(stage.ask(1, "k", write("waits")), None, "nothing is decided without the new side");
+    stage.want(&[1, 2, 3]);
+    stage.pass(2000);
+    assert!(stage.leads(1) && stage.config(1).is_stable() && stage.config(1).nodes().len() == 3);
+    assert_eq!(stage.get(1), Some(Some("waits".into())));
+}
+
 /// Whether a letter would end a change of members.
 fn reduces(letter: &Letter) -> bool {
     matches!(&letter.message, Message::AcceptConfig { config, .. } if config.is_stable())

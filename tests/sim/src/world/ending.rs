@@ -48,12 +48,18 @@ impl World {
     fn count_configurations(&mut self) {
         let configs: Vec<&Config> = self.chosen.values().collect();
         for pair in configs.windows(2) {
-            if pair[0].is_stable() && !pair[1].is_stable() {
-                self.outcome.count("joint configurations");
-            } else if !pair[0].is_stable() && pair[1].is_stable() {
-                let undone = pair[1].old == pair[0].old;
-                self.outcome.count(if undone { "reconfigurations undone" } else { "reconfigurations" });
-            }
+            let same = pair[1].old == pair[0].old;
+            let what = match (pair[0].is_stable(), pair[1].is_stable()) {
+                (true, false) => "joint configurations",
+                (false, true) if same => "reconfigurations undone",
+                (false, true) => "reconfigurations",
+                // One leader has the same members accepted twice only to undo a joint configuration that was not chosen.
+                (true, true) if same && pair[0].version.ballot == pair[1].version.ballot => {
+                    "reconfigurations undone early"
+                }
+                (true, true) | (false, false) => "configurations accepted again",
+            };
+            self.outcome.count(what);
         }
     }
 }

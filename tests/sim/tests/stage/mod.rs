@@ -52,6 +52,8 @@ fn settings() -> Settings {
         purge_after: millis(1000),
         hold_off: millis(0),
         abort_after: millis(1000),
+        // So narrow that whatever takes a place without need shows.
+        transfer_window: 1,
         ..Settings::default()
     }
 }
