@@ -121,3 +121,55 @@ impl Machine {
         self.synced = upto;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use specter_dht::Ballot;
+
+    use super::*;
+
+    fn promise(counter: u32) -> Entry {
+        Entry::Promise(Ballot { counter, node: NodeId(1) })
+    }
+
+    /// A node with one entry on its disk and four that are not synced.
+    fn machine() -> Machine {
+        let mut machine = Machine::new(NodeId(1), vec![promise(1)]);
+        (2..=5).for_each(|counter| machine.append(promise(counter)));
+        machine
+    }
+
+    #[test]
+    fn a_crash_keeps_loses_or_tears_what_was_not_synced_and_nothing_else() {
+        let survives = |tail, seed| {
+            let mut machine = machine();
+            machine.crash(tail, &mut Random::seeded(seed));
+            machine.image.promise.counter
+        };
+        assert_eq!((survives(Tail::Kept, 0), survives(Tail::Lost, 0)), (5, 1));
+        let torn: std::collections::BTreeSet<u32> = (0..100).map(|seed| survives(Tail::Torn, seed)).collect();
+        assert_eq!(torn, (1..=5).collect());
+    }
+
+    #[test]
+    fn an_fsync_covers_what_was_written_before_it_began() {
+        let mut machine = machine();
+        assert!(machine.begin_sync());
+        machine.append(promise(6));
+        assert!(!machine.begin_sync(), "one at a time");
+        assert!(matches!(machine.end_sync(), Some(Input::Persisted { upto: 5 })));
+        assert_eq!(machine.image.promise.counter, 5);
+        assert!(machine.begin_sync(), "the rest needs another");
+    }
+
+    #[test]
+    fn a_clock_that_runs_fast_or_slow_is_never_woken_early() {
+        for rate in [950_000, 999_999, 1_000_000, 1_050_000] {
+            let machine = Machine { rate, offset_micros: 77, ..machine() };
+            for micros in [78, 1_000, 1_234_567, 98_765_432] {
+                let at = Instant::from_micros(micros);
+                assert!(machine.local(machine.global(at)) >= at, "rate {rate}, at {micros}");
+            }
+        }
+    }
+}
