@@ -1,0 +1,166 @@
+//! What a member answers to candidates and leaders (rules A1 to A8).
+
+use std::time::Duration;
+
+use crate::outbox::Outbox;
+use crate::{Ballot, Config, Durable, Entry, Instant, Key, Message, NodeId, Register, Report, Rule, Rules, Version};
+
+/// The voting half of a slot.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    me: NodeId,
+    rules: Rules,
+    sticky: Duration,
+    pub(crate) durable: Durable,
+    /// Where in the log the promise stands: all that an answer to `Confirm` rests on.
+    promise_position: u64,
+    /// Who led when it was last heard, and when that was.
+    pub(crate) leader: Option<(NodeId, Instant)>,
+}
+
+impl Acceptor {
+    pub(crate) const fn new(me: NodeId, rules: Rules, sticky: Duration, durable: Durable) -> Self {
+        Self { me, rules, sticky, durable, promise_position: 0, leader: None }
+    }
+
+    /// Whether the node has a vote in the newest configuration it knows.
+    pub(crate) fn is_member(&self) -> bool {
+        self.durable.config.contains(self.me)
+    }
+
+    fn append(&mut self, entry: Entry, outbox: &mut Outbox) {
+        self.durable.apply(&entry);
+        outbox.append(entry);
+    }
+
+    /// A2.
+    pub(crate) fn prepare(&mut self, now: Instant, from: NodeId, ballot: Ballot, outbox: &mut Outbox) {
+        let led = self.leader.is_some_and(|(leader, heard)| leader != from && now.since(heard) < self.sticky);
+        if led && from != self.me {
+            return;
+        }
+        let durable = &self.durable;
+        // Who is out but does not know it would otherwise unseat leaders for ever.
+        let omitted = durable.chosen && durable.config.is_stable() && !durable.config.contains(from);
+        if ballot < durable.promise || (omitted && self.is_member()) {
+            return self.nack(from, ballot, outbox);
+        }
+        self.promise(ballot, outbox);
+        let report = Report {
+            config: self.durable.config.clone(),
+            chosen: self.durable.chosen,
+            tenure: self.durable.tenure,
+            mark: self.durable.mark,
+            registers: self.durable.registers.clone(),
+        };
+        outbox.send_after(outbox.position(), from, Message::Promise { ballot, report: Box::new(report) });
+    }
+
+    /// A3.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(crate) fn accept(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: Ballot,
+        key: Key,
+        version: Version,
+        register: Register,
+        config: Config,
+        outbox: &mut Outbox,
+    ) {
+        if !self.follow(now, from, ballot, outbox) {
+            return;
+        }
+        self.learn(config, outbox);
+        let since = self.durable.config.since(self.me);
+        if since.is_none() || self.durable.tenure != since {
+            return;
+        }
+        match self.durable.registers.get(&key) {
+            Some((held, _)) if *held > version => return,
+            // A copy: the answer may have been lost.
+            Some((held, _)) if *held == version => {}
+            None if version <= self.durable.mark => return,
+            Some(_) | None => self.append(Entry::Accept { key: key.clone(), version, register }, outbox),
+        }
+        outbox.send_after(outbox.position(), from, Message::Accepted { ballot, key, version });
+    }
+
+    /// A4.
+    pub(crate) fn accept_config(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: Ballot,
+        config: Config,
+        outbox: &mut Outbox,
+    ) {
+        if !self.follow(now, from, ballot, outbox) || config.version < self.durable.config.version {
+            return;
+        }
+        let version = config.version;
+        if version > self.durable.config.version {
+            self.append(Entry::Config { config, chosen: false }, outbox);
+        }
+        outbox.send_after(outbox.position(), from, Message::ConfigAccepted { ballot, version });
+    }
+
+    /// A5.
+    pub(crate) fn confirm(&mut self, now: Instant, from: NodeId, ballot: Ballot, round: u64, outbox: &mut Outbox) {
+        if self.follow(now, from, ballot, outbox) {
+            let known = self.durable.chosen.then_some(self.durable.config.version);
+            outbox.send_after(self.promise_position, from, Message::Confirmed { ballot, round, known });
+        }
+    }
+
+    /// A7.
+    pub(crate) fn purge(&mut self, ballot: Ballot, key: Key, version: Version, outbox: &mut Outbox) {
+        let held = self.durable.registers.get(&key).is_some_and(|(held, _)| *held == version);
+        if held && ballot >= self.durable.promise {
+            self.append(Entry::Purge { key, version }, outbox);
+        }
+    }
+
+    /// A8: takes in a configuration that is known to be chosen.
+    pub(crate) fn learn(&mut self, config: Config, outbox: &mut Outbox) {
+        let newer = config.version > self.durable.config.version;
+        if newer || (config.version == self.durable.config.version && !self.durable.chosen) {
+            self.append(Entry::Config { config, chosen: true }, outbox);
+        }
+    }
+
+    fn promise(&mut self, ballot: Ballot, outbox: &mut Outbox) {
+        if ballot > self.durable.promise {
+            self.append(Entry::Promise(ballot), outbox);
+            self.promise_position = outbox.position();
+        }
+    }
+
+    /// Whether the sender leads, as far as this member may know.
+    fn follow(&mut self, now: Instant, from: NodeId, ballot: Ballot, outbox: &mut Outbox) -> bool {
+        if ballot < self.durable.promise {
+            self.nack(from, ballot, outbox);
+            return false;
+        }
+        self.promise(ballot, outbox);
+        self.leader = Some((from, now));
+        true
+    }
+
+    fn nack(&self, to: NodeId, ballot: Ballot, outbox: &mut Outbox) {
+        let durable = &self.durable;
+        let (config, chosen) = (durable.config.clone(), durable.chosen);
+        // It tells of a promise that may not be on the disk, which can only make the other more careful; but of a
+        // configuration only when that is sure to stay.
+        outbox.send_after(outbox.position(), to, Message::Nack { ballot, promised: durable.promise, config, chosen });
+    }
+
+    /// Forgets what a variant without the rule forgets at a restart.
+    pub(crate) fn restarted(mut self) -> Self {
+        if !self.rules.keeps(Rule::KeepPromise) {
+            self.durable.promise = Ballot::default();
+        }
+        self
+    }
+}

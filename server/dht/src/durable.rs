@@ -1,0 +1,108 @@
+//! What a member must find again after a crash: a fold over the entries of its log.
+
+use std::collections::BTreeMap;
+
+use crate::{Ballot, Config, Key, NodeId, Register, Rule, Rules, Version};
+
+/// One record of a member's log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Entry {
+    /// No lower ballot will be listened to.
+    Promise(Ballot),
+    /// A value was accepted.
+    Accept {
+        /// Of which key.
+        key: Key,
+        /// Which value of the key.
+        version: Version,
+        /// The value.
+        register: Register,
+    },
+    /// A configuration was accepted.
+    Config {
+        /// The configuration.
+        config: Config,
+        /// Whether a quorum is known to have accepted it.
+        chosen: bool,
+    },
+    /// A tombstone was dropped.
+    Purge {
+        /// Of which key.
+        key: Key,
+        /// Which value of the key.
+        version: Version,
+    },
+}
+
+/// The state of a member, as its log tells it.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    node: NodeId,
+    rules: Rules,
+    /// No lower ballot is listened to.
+    pub promise: Ballot,
+    /// The newest configuration accepted.
+    pub config: Config,
+    /// Whether that configuration is known to be chosen.
+    pub chosen: bool,
+    /// Since when the node has been a member without a break, or none.
+    pub tenure: Option<Version>,
+    /// What is held of each key.
+    pub registers: BTreeMap<Key, (Version, Register)>,
+    /// Of keys that are not held, nothing up to this version is accepted: it was wiped or purged.
+    pub mark: Version,
+}
+
+impl Durable {
+    /// The state of a node that has never heard of the slot.
+    pub fn new(node: NodeId, rules: Rules) -> Self {
+        Self {
+            node,
+            rules,
+            promise: Ballot::default(),
+            config: Config::default(),
+            chosen: true,
+            tenure: None,
+            registers: BTreeMap::new(),
+            mark: Version::default(),
+        }
+    }
+
+    /// Takes one entry in.
+    pub fn apply(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Promise(ballot) => self.promise = self.promise.max(*ballot),
+            Entry::Accept { key, version, register } => {
+                self.registers.insert(key.clone(), (*version, register.clone()));
+            }
+            Entry::Config { config, chosen } => {
+                self.config = config.clone();
+                self.chosen = *chosen;
+                self.settle_tenure();
+            }
+            Entry::Purge { key, version } => {
+                self.registers.remove(key);
+                if self.rules.keeps(Rule::PurgeMark) {
+                    self.mark = self.mark.max(*version);
+                }
+            }
+        }
+    }
+
+    /// A6: what was kept from another tenure goes. Who is out wipes its keys only when it knows so, because a
+    /// configuration that was merely accepted may be undone, and then its keys are needed.
+    fn settle_tenure(&mut self) {
+        let since = self.config.since(self.node);
+        if since == self.tenure {
+            return;
+        }
+        let known_out = self.config.is_stable() && (self.chosen || !self.rules.keeps(Rule::WipeWhenChosen));
+        if since.is_some() || known_out {
+            if self.rules.keeps(Rule::Tenure) {
+                self.registers.clear();
+                self.mark = self.mark.max(self.config.version);
+            }
+            self.tenure = since;
+        }
+    }
+}

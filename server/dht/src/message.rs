@@ -1,0 +1,224 @@
+//! What goes into a slot and what comes out of it.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use crate::register::{Answer, Key, OpId, Operation, Register};
+use crate::{Ballot, Config, Entry, Instant, NodeId, Version};
+
+/// What a member tells a candidate.
+#[derive(Clone, Debug, Hash)]
+pub struct Report {
+    /// The newest configuration it accepted.
+    pub config: Config,
+    /// Whether that one is known to be chosen.
+    pub chosen: bool,
+    /// Since when it has been a member.
+    pub tenure: Option<Version>,
+    /// Up to which version it wiped or purged.
+    pub mark: Version,
+    /// What it holds.
+    pub registers: BTreeMap<Key, (Version, Register)>,
+}
+
+/// What nodes say to each other about a slot.
+#[derive(Clone, Debug, Hash)]
+pub enum Message {
+    /// A candidate asks for the right to lead.
+    Prepare {
+        /// The right it claims.
+        ballot: Ballot,
+    },
+    /// A member will listen to no lower ballot.
+    Promise {
+        /// The ballot it promised.
+        ballot: Ballot,
+        /// What it holds.
+        report: Box<Report>,
+    },
+    /// A member will not listen.
+    Nack {
+        /// The ballot that was refused.
+        ballot: Ballot,
+        /// What the member promised.
+        promised: Ballot,
+        /// The newest configuration the member accepted.
+        config: Config,
+        /// Whether that one is known to be chosen.
+        chosen: bool,
+    },
+    /// A leader writes a value.
+    Accept {
+        /// The leader's right.
+        ballot: Ballot,
+        /// Which key.
+        key: Key,
+        /// Which value of it.
+        version: Version,
+        /// The value.
+        register: Register,
+        /// The configuration it is written in, which is chosen.
+        config: Config,
+    },
+    /// A member has the value on its disk.
+    Accepted {
+        /// The leader's right.
+        ballot: Ballot,
+        /// Which key.
+        key: Key,
+        /// Which value of it.
+        version: Version,
+    },
+    /// A leader proposes a configuration.
+    AcceptConfig {
+        /// The leader's right.
+        ballot: Ballot,
+        /// The configuration.
+        config: Config,
+    },
+    /// A member has the configuration on its disk.
+    ConfigAccepted {
+        /// The leader's right.
+        ballot: Ballot,
+        /// The configuration's version.
+        version: Version,
+    },
+    /// A leader asks whether it still leads.
+    Confirm {
+        /// The leader's right.
+        ballot: Ballot,
+        /// Which time it asks.
+        round: u64,
+    },
+    /// It does, as far as this member knows.
+    Confirmed {
+        /// The leader's right.
+        ballot: Ballot,
+        /// Which question is answered.
+        round: u64,
+        /// The version of the newest configuration this member knows to be chosen, or none.
+        known: Option<Version>,
+    },
+    /// A leader says that every member holds a tombstone.
+    Purge {
+        /// The leader's right.
+        ballot: Ballot,
+        /// Which key.
+        key: Key,
+        /// Which value of it.
+        version: Version,
+    },
+    /// A configuration is chosen.
+    Learn {
+        /// The configuration.
+        config: Config,
+    },
+}
+
+/// Names a request, so that its reply can be told from others; the caller chooses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// Which key.
+    pub key: Key,
+    /// Which of the client's operations; the same when it is sent again.
+    pub op: OpId,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Hash)]
+pub enum Refusal {
+    /// Not done: another node leads, or none that is known.
+    #[error("this node does not lead the slot; ask the leader, or any member when none is named")]
+    Redirect {
+        /// Who leads, as far as is known.
+        leader: Option<NodeId>,
+        /// The members of the slot, as far as is known.
+        members: Vec<NodeId>,
+    },
+    /// Not done: too much is waiting already.
+    #[error("the slot has too many requests waiting; send the request again in a moment")]
+    Busy,
+    /// Not done: the leader lost its quorum before it began.
+    #[error("the slot lost its majority before the request was begun; send it again")]
+    Unavailable,
+    /// Perhaps done: the leader lost its quorum on the way.
+    #[error(
+        "the slot lost its majority while the request was under way; send the same operation id again to learn its fate"
+    )]
+    Unknown {
+        /// The operation.
+        op: OpId,
+    },
+    /// A late copy of an operation whose client has sent a later one.
+    #[error("the request is a late copy; the same client has sent a newer one for this key")]
+    Superseded,
+}
+
+/// What can happen to a slot.
+#[derive(Clone, Debug, Hash)]
+#[expect(clippy::large_enum_variant, reason = "taken apart at once, never kept in numbers")]
+pub enum Input {
+    /// The instant asked for has come.
+    Timeout,
+    /// Another node spoke.
+    Message {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// A client asks.
+    Request {
+        /// Names the reply.
+        id: RequestId,
+        /// What it asks.
+        request: Request,
+    },
+    /// The log is on the disk up to and including this position.
+    Persisted {
+        /// The position, counted from one.
+        upto: u64,
+    },
+    /// The ring says who should keep the slot.
+    Wanted {
+        /// The nodes; none of them twice.
+        nodes: Vec<NodeId>,
+    },
+}
+
+/// What a slot wants done.
+#[derive(Clone, Debug, Hash)]
+pub enum Output {
+    /// Send a message.
+    Transmit {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Write an entry to the log and say when it is on the disk.
+    Append {
+        /// Its position, counted from one, without a gap.
+        position: u64,
+        /// The entry.
+        entry: Entry,
+    },
+    /// Answer a request.
+    Reply {
+        /// Which.
+        id: RequestId,
+        /// The answer, or why there is none.
+        reply: Result<Answer, Refusal>,
+        /// The value the answer rests on: nothing when the key was never written.
+        rests_on: Option<Version>,
+    },
+    /// Nothing more: wake the slot at this instant if nothing else happens.
+    Timeout(Instant),
+}

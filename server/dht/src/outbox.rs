@@ -1,0 +1,87 @@
+//! Holds every output back until what it rests on is on the disk (rule A1).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{Entry, Message, NodeId, Output, Rule, Rules};
+
+/// Outputs on their way out, and the messages a node sends to itself.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    me: NodeId,
+    rules: Rules,
+    appended: u64,
+    persisted: u64,
+    /// Messages that wait for the log, by the position they wait for; the second number keeps their order.
+    held: BTreeMap<(u64, u64), (NodeId, Message)>,
+    held_count: u64,
+    ready: VecDeque<Output>,
+    to_self: VecDeque<Message>,
+}
+
+impl Outbox {
+    /// An outbox of a node whose log has so many entries, all of them on the disk.
+    pub(crate) const fn new(me: NodeId, rules: Rules, entries: u64) -> Self {
+        Self {
+            me,
+            rules,
+            appended: entries,
+            persisted: entries,
+            held: BTreeMap::new(),
+            held_count: 0,
+            ready: VecDeque::new(),
+            to_self: VecDeque::new(),
+        }
+    }
+
+    /// The position of the newest entry.
+    pub(crate) const fn position(&self) -> u64 {
+        self.appended
+    }
+
+    pub(crate) fn append(&mut self, entry: Entry) {
+        self.appended += 1;
+        self.ready.push_back(Output::Append { position: self.appended, entry });
+    }
+
+    /// Sends a message that rests on the log up to `position`.
+    pub(crate) fn send_after(&mut self, position: u64, to: NodeId, message: Message) {
+        if position <= self.persisted || !self.rules.keeps(Rule::PersistBeforeReply) {
+            self.send(to, message);
+        } else {
+            self.held_count += 1;
+            self.held.insert((position, self.held_count), (to, message));
+        }
+    }
+
+    /// Sends a message that rests on nothing.
+    pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        if to == self.me {
+            self.to_self.push_back(message);
+        } else {
+            self.ready.push_back(Output::Transmit { to, message });
+        }
+    }
+
+    pub(crate) fn push(&mut self, output: Output) {
+        self.ready.push_back(output);
+    }
+
+    pub(crate) fn persisted(&mut self, upto: u64) {
+        self.persisted = self.persisted.max(upto);
+        while let Some(entry) = self.held.first_entry() {
+            if entry.key().0 > self.persisted {
+                break;
+            }
+            let (to, message) = entry.remove();
+            self.send(to, message);
+        }
+    }
+
+    pub(crate) fn next_to_self(&mut self) -> Option<Message> {
+        self.to_self.pop_front()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Output> {
+        self.ready.pop_front()
+    }
+}

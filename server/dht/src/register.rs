@@ -1,0 +1,270 @@
+//! What one key holds, and every operation on it, as a pure function.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The name of a register.
+pub type Key = Vec<u8>;
+
+/// How many clients a register remembers; whoever has been quiet longest is forgotten first.
+const REMEMBERED_CLIENTS: usize = 64;
+
+/// The name of one operation of one client, the same however often it is sent. A client has one operation in flight per
+/// key and numbers them upwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId {
+    /// Who asks.
+    pub client: u64,
+    /// Which of its operations.
+    pub number: u64,
+}
+
+/// The exclusive right of an owner, for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// Who holds it.
+    pub owner: Vec<u8>,
+    /// Which of the owner's attempts got it: the same attempt sent again gets the same token.
+    pub nonce: u64,
+    /// For how long, from each acquisition or renewal.
+    pub ttl: Duration,
+    /// The fencing token: grows with every acquisition.
+    pub token: u64,
+}
+
+/// Proof of a lease, shown with a write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The key of the lease.
+    pub lease_key: Key,
+    /// The token that was granted.
+    pub token: u64,
+}
+
+/// What a client may ask of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// The value.
+    Get,
+    /// Sets the value, unless a higher token of the same lease was seen here.
+    Put {
+        /// The new value.
+        value: Vec<u8>,
+        /// The lease under which it is written.
+        fence: Option<Fence>,
+    },
+    /// Removes the value and the set; the lease stays.
+    Delete,
+    /// Sets or removes the value if it is the expected one.
+    CompareAndSwap {
+        /// What the value must be.
+        expected: Option<Vec<u8>>,
+        /// What it becomes.
+        new: Option<Vec<u8>>,
+    },
+    /// Adds a child to the set.
+    Append(Vec<u8>),
+    /// Takes a child from the set.
+    Remove(Vec<u8>),
+    /// Whether a child is in the set.
+    Contains(Vec<u8>),
+    /// The whole set.
+    List,
+    /// Takes the lease if it is free.
+    Acquire {
+        /// Who wants it.
+        owner: Vec<u8>,
+        /// Which attempt this is.
+        nonce: u64,
+        /// For how long.
+        ttl: Duration,
+    },
+    /// Starts the time of a lease anew.
+    Renew {
+        /// The token that was granted.
+        token: u64,
+    },
+    /// Gives a lease back.
+    Release {
+        /// The token that was granted.
+        token: u64,
+    },
+}
+
+impl Operation {
+    /// Whether it leaves the register as it is.
+    pub const fn is_read(&self) -> bool {
+        matches!(self, Self::Get | Self::Contains(_) | Self::List)
+    }
+
+    /// Whether it starts the time of a lease when it succeeds.
+    pub(crate) const fn starts_lease(&self) -> bool {
+        matches!(self, Self::Acquire { .. } | Self::Renew { .. })
+    }
+}
+
+/// What an operation came to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// It was done.
+    Done,
+    /// The value.
+    Value(Option<Vec<u8>>),
+    /// Whether it was there: of `Contains`, and of a child added or removed.
+    Found(bool),
+    /// The set, sorted.
+    Children(Vec<Vec<u8>>),
+    /// The lease was granted under this token.
+    Granted(u64),
+    /// The value was not the expected one.
+    Conflict,
+    /// Somebody else holds the lease.
+    Held,
+    /// The lease is no longer this one.
+    Expired,
+    /// A newer holder of the lease has written here.
+    StaleFence,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Remembered {
+    op: OpId,
+    answer: Answer,
+}
+
+/// What a register knows about an operation that it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Recollection {
+    /// It is new.
+    New,
+    /// It was done, with this answer.
+    Done(Answer),
+    /// The client has gone on since: a late copy, which nobody waits for.
+    Superseded,
+}
+
+/// What one key holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Register {
+    value: Option<Vec<u8>>,
+    set: BTreeSet<Vec<u8>>,
+    lease: Option<Lease>,
+    fences: BTreeMap<Key, u64>,
+    recent: Vec<Remembered>,
+}
+
+impl Register {
+    /// A register nobody has written.
+    pub const EMPTY: Self =
+        Self { value: None, set: BTreeSet::new(), lease: None, fences: BTreeMap::new(), recent: Vec::new() };
+
+    /// Whether nothing is left but the memory of operations: such a register may be purged once that is old.
+    pub fn is_tombstone(&self) -> bool {
+        self.value.is_none() && self.set.is_empty() && self.lease.is_none() && self.fences.is_empty()
+    }
+
+    /// The lease, whoever holds it.
+    pub const fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    pub(crate) fn recall(&self, op: OpId) -> Recollection {
+        match self.recent.iter().find(|known| known.op.client == op.client) {
+            Some(known) if known.op == op => Recollection::Done(known.answer.clone()),
+            Some(known) if known.op.number > op.number => Recollection::Superseded,
+            Some(_) | None => Recollection::New,
+        }
+    }
+
+    pub(crate) fn remember(&mut self, op: OpId, answer: Answer) {
+        self.recent.retain(|known| known.op.client != op.client);
+        self.recent.push(Remembered { op, answer });
+        if self.recent.len() > REMEMBERED_CLIENTS {
+            self.recent.remove(0);
+        }
+    }
+
+    /// Takes a lease away whose time is over, if it is still this one.
+    pub(crate) fn expire(&mut self, token: u64) {
+        if self.lease.as_ref().is_some_and(|lease| lease.token == token) {
+            self.lease = None;
+        }
+    }
+
+    /// What a read finds; writes find nothing.
+    pub(crate) fn read(&self, operation: &Operation) -> Option<Answer> {
+        match operation {
+            Operation::Get => Some(Answer::Value(self.value.clone())),
+            Operation::Contains(child) => Some(Answer::Found(self.set.contains(child))),
+            Operation::List => Some(Answer::Children(self.set.iter().cloned().collect())),
+            Operation::Put { .. }
+            | Operation::Delete
+            | Operation::CompareAndSwap { .. }
+            | Operation::Append(_)
+            | Operation::Remove(_)
+            | Operation::Acquire { .. }
+            | Operation::Renew { .. }
+            | Operation::Release { .. } => None,
+        }
+    }
+
+    /// Does an operation. `seq` is the place of this write among all writes of the slot: a lease granted by it carries it
+    /// as its token.
+    pub fn apply(&mut self, operation: &Operation, seq: u64) -> Answer {
+        match operation {
+            Operation::Get => Answer::Value(self.value.clone()),
+            Operation::Contains(child) => Answer::Found(self.set.contains(child)),
+            Operation::List => Answer::Children(self.set.iter().cloned().collect()),
+            Operation::Put { value, fence } => self.put(value, fence.as_ref()),
+            Operation::Delete => {
+                self.value = None;
+                self.set.clear();
+                Answer::Done
+            }
+            Operation::CompareAndSwap { expected, new } => {
+                if self.value != *expected {
+                    return Answer::Conflict;
+                }
+                self.value.clone_from(new);
+                Answer::Done
+            }
+            Operation::Append(child) => Answer::Found(!self.set.insert(child.clone())),
+            Operation::Remove(child) => Answer::Found(self.set.remove(child)),
+            Operation::Acquire { owner, nonce, ttl } => self.acquire(owner, *nonce, *ttl, seq),
+            Operation::Renew { token } => match &self.lease {
+                Some(lease) if lease.token == *token => Answer::Done,
+                Some(_) | None => Answer::Expired,
+            },
+            Operation::Release { token } => match &self.lease {
+                Some(lease) if lease.token == *token => {
+                    self.lease = None;
+                    Answer::Done
+                }
+                Some(_) | None => Answer::Expired,
+            },
+        }
+    }
+
+    fn put(&mut self, value: &[u8], fence: Option<&Fence>) -> Answer {
+        if let Some(fence) = fence {
+            let highest = self.fences.entry(fence.lease_key.clone()).or_default();
+            if fence.token < *highest {
+                return Answer::StaleFence;
+            }
+            *highest = fence.token;
+        }
+        self.value = Some(value.to_vec());
+        Answer::Done
+    }
+
+    fn acquire(&mut self, owner: &[u8], nonce: u64, ttl: Duration, seq: u64) -> Answer {
+        match &self.lease {
+            Some(lease) if lease.owner == owner && lease.nonce == nonce => Answer::Granted(lease.token),
+            Some(_) => Answer::Held,
+            None => {
+                self.lease = Some(Lease { owner: owner.to_vec(), nonce, ttl, token: seq });
+                Answer::Granted(seq)
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The spans and bounds of a slot.
+
+use std::time::Duration;
+
+/// How patient a slot is. The defaults suit nodes within 50 ms of each other.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How often a leader asks its members whether it still leads.
+    pub heartbeat: Duration,
+    /// For how long after hearing a leader a member ignores other candidates.
+    pub sticky: Duration,
+    /// The shortest wait for a leader before an election; the longest is twice that, and it doubles with each failure.
+    pub election: Duration,
+    /// How long a leader goes on without a quorum.
+    pub step_down: Duration,
+    /// How old a tombstone must be before it may go; longer than any client retries.
+    pub purge_after: Duration,
+    /// How long the ring must have wanted other members before a leader changes them.
+    pub hold_off: Duration,
+    /// How long a joint configuration may lack its new side before it is undone.
+    pub abort_after: Duration,
+    /// How many keys a leader writes again at a time.
+    pub transfer_window: usize,
+    /// How many requests may wait at a leader.
+    pub queue: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(200),
+            sticky: Duration::from_millis(800),
+            election: Duration::from_millis(1500),
+            step_down: Duration::from_secs(2),
+            purge_after: Duration::from_secs(600),
+            hold_off: Duration::from_secs(30),
+            abort_after: Duration::from_secs(30),
+            transfer_window: 32,
+            queue: 1024,
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! One node's part in one slot: takes inputs in, hands outputs out.
+
+use std::time::Duration;
+
+use crate::acceptor::Acceptor;
+use crate::election::Candidate;
+use crate::leader::{Context, Leader};
+use crate::outbox::Outbox;
+use crate::{
+    Config, Durable, Entry, Input, Instant, Message, NodeId, Output, Random, Refusal, Request, RequestId, Rules,
+    Settings,
+};
+
+/// How long a candidate keeps still that was told it is no longer a member.
+const PASSIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+
+/// What the node is at the moment; nothing of it outlives a restart.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Follower,
+    Candidate(Candidate),
+    Leader(Box<Leader>),
+}
+
+/// One node's part in one slot.
+#[derive(Debug)]
+pub struct Slot {
+    pub(crate) me: NodeId,
+    pub(crate) rules: Rules,
+    pub(crate) settings: Settings,
+    pub(crate) random: Random,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) outbox: Outbox,
+    pub(crate) role: Role,
+    /// The highest counter of any ballot seen, so that the next candidacy is above it.
+    pub(crate) counter_seen: u32,
+    pub(crate) election_at: Instant,
+    /// Elections that came to nothing since a leader was last heard.
+    pub(crate) failures: u32,
+    /// Since when elections fail only for want of the new side of a joint configuration.
+    pub(crate) blocked_since: Option<Instant>,
+    /// Who should keep the slot, and since when the ring says so.
+    wanted: Option<(Vec<NodeId>, Instant)>,
+}
+
+impl Slot {
+    /// A node's part in a slot, as its log tells it. A slot's founders start with one entry: their configuration, chosen.
+    pub fn new(
+        me: NodeId,
+        settings: Settings,
+        rules: Rules,
+        random: Random,
+        now: Instant,
+        log: impl IntoIterator<Item = Entry>,
+    ) -> Self {
+        let mut durable = Durable::new(me, rules);
+        let mut entries = 0;
+        for entry in log {
+            durable.apply(&entry);
+            entries += 1;
+        }
+        let acceptor = Acceptor::new(me, rules, settings.sticky, durable).restarted();
+        let mut slot = Self {
+            me,
+            rules,
+            settings,
+            random,
+            acceptor,
+            outbox: Outbox::new(me, rules, entries),
+            role: Role::Follower,
+            counter_seen: 0,
+            election_at: now,
+            failures: 0,
+            blocked_since: None,
+            wanted: None,
+        };
+        slot.postpone_election(now);
+        slot
+    }
+
+    /// Takes one input in; afterwards drain [`Self::poll_output`] until it answers with a timeout.
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Timeout => self.tick(now),
+            Input::Message { from, message } => self.receive(now, from, message),
+            Input::Request { id, request } => self.request(now, id, request),
+            Input::Persisted { upto } => self.outbox.persisted(upto),
+            Input::Wanted { nodes } => {
+                if self.wanted.as_ref().is_none_or(|(known, _)| *known != nodes) {
+                    self.wanted = Some((nodes, now));
+                }
+            }
+        }
+        while let Some(message) = self.outbox.next_to_self() {
+            self.receive(now, self.me, message);
+        }
+    }
+
+    /// The next thing to be done; a timeout when there is nothing more.
+    pub fn poll_output(&mut self) -> Output {
+        self.outbox.pop().unwrap_or_else(|| Output::Timeout(self.deadline()))
+    }
+
+    /// What the node's disk will hold once everything appended is on it.
+    pub const fn state(&self) -> &Durable {
+        &self.acceptor.durable
+    }
+
+    /// The configuration in which this node answers requests, if it leads.
+    pub fn leads(&self) -> Option<&Config> {
+        match &self.role {
+            Role::Leader(leader) if leader.is_open() => Some(&leader.config),
+            Role::Leader(_) | Role::Candidate(_) | Role::Follower => None,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        match &self.role {
+            Role::Follower if self.acceptor.is_member() => self.election_at,
+            Role::Follower => Instant::FAR,
+            Role::Candidate(candidate) => candidate.deadline,
+            Role::Leader(leader) => leader.heartbeat_at,
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if now < self.deadline() {
+            return;
+        }
+        match &self.role {
+            Role::Follower => self.campaign(now),
+            Role::Candidate(_) => self.campaign_failed(now),
+            Role::Leader(_) => {
+                let wanted = self.wanted.clone();
+                self.lead_on(now, |leader, context| leader.upkeep(context, wanted.as_ref()));
+            }
+        }
+    }
+
+    fn request(&mut self, now: Instant, id: RequestId, request: Request) {
+        if matches!(self.role, Role::Leader(_)) {
+            return self.lead_on(now, |leader, context| leader.request(context, id, request));
+        }
+        let recent = self.acceptor.leader.filter(|(_, heard)| now.since(*heard) < self.settings.step_down);
+        let leader = recent.map(|(leader, _)| leader).filter(|leader| *leader != self.me);
+        let members = self.acceptor.durable.config.nodes().into_iter().collect();
+        let reply = Err(Refusal::Redirect { leader, members });
+        self.outbox.push(Output::Reply { id, reply, rests_on: None });
+    }
+
+    fn receive(&mut self, now: Instant, from: NodeId, message: Message) {
+        match message {
+            Message::Prepare { ballot } => {
+                self.counter_seen = self.counter_seen.max(ballot.counter);
+                self.acceptor.prepare(now, from, ballot, &mut self.outbox);
+            }
+            Message::Accept { ballot, key, version, register, config } => {
+                self.acceptor.accept(now, from, ballot, key, version, register, config, &mut self.outbox);
+                self.heard(now, from);
+            }
+            Message::AcceptConfig { ballot, config } => {
+                self.acceptor.accept_config(now, from, ballot, config, &mut self.outbox);
+                self.heard(now, from);
+            }
+            Message::Confirm { ballot, round } => {
+                self.acceptor.confirm(now, from, ballot, round, &mut self.outbox);
+                self.heard(now, from);
+            }
+            Message::Purge { ballot, key, version } => self.acceptor.purge(ballot, key, version, &mut self.outbox),
+            Message::Learn { config } => self.acceptor.learn(config, &mut self.outbox),
+            Message::Promise { ballot, report } => self.promised(now, from, ballot, *report),
+            Message::Nack { ballot, promised, config, chosen } => {
+                self.counter_seen = self.counter_seen.max(promised.counter);
+                if chosen {
+                    self.acceptor.learn(config, &mut self.outbox);
+                }
+                self.refused(now, ballot, promised > ballot);
+            }
+            Message::Accepted { ballot, key, version } => {
+                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, key, version));
+            }
+            Message::ConfigAccepted { ballot, version } => {
+                self.lead_in(now, ballot, |leader, context| leader.config_accepted(context, from, version));
+            }
+            Message::Confirmed { ballot, round, known } => {
+                self.lead_in(now, ballot, |leader, context| leader.confirmed(context, from, round, known));
+            }
+        }
+    }
+
+    /// Puts the next election off when the message just taken in came from a leader this member follows.
+    fn heard(&mut self, now: Instant, from: NodeId) {
+        if self.acceptor.leader != Some((from, now)) || from == self.me {
+            return;
+        }
+        let promise = self.acceptor.durable.promise;
+        match &self.role {
+            Role::Candidate(candidate) if candidate.ballot < promise => self.role = Role::Follower,
+            Role::Leader(leader) if leader.ballot < promise => self.step_down(now),
+            Role::Follower | Role::Candidate(_) | Role::Leader(_) => {}
+        }
+        self.failures = 0;
+        self.blocked_since = None;
+        self.postpone_election(now);
+    }
+
+    /// A member refused a ballot: for a higher one, or because the sender is no longer a member.
+    fn refused(&mut self, now: Instant, ballot: crate::Ballot, outbid: bool) {
+        match &self.role {
+            Role::Candidate(candidate) if candidate.ballot == ballot => {
+                self.give_up(now);
+                if !outbid {
+                    self.election_at = now + self.random.span(PASSIVE.0, PASSIVE.1);
+                }
+            }
+            Role::Leader(leader) if leader.ballot == ballot && outbid => self.step_down(now),
+            Role::Follower | Role::Candidate(_) | Role::Leader(_) => {}
+        }
+    }
+
+    /// Puts the next election off by a random wait that doubles with each failure.
+    pub(crate) fn postpone_election(&mut self, now: Instant) {
+        let wait = self.settings.election * (1 << self.failures.min(4));
+        self.election_at = now + self.random.span(wait, wait * 2);
+    }
+
+    /// L6.
+    fn step_down(&mut self, now: Instant) {
+        if let Role::Leader(leader) = std::mem::replace(&mut self.role, Role::Follower) {
+            leader.close(&mut self.outbox);
+        }
+        self.postpone_election(now);
+    }
+
+    fn lead_in(&mut self, now: Instant, ballot: crate::Ballot, act: impl FnOnce(&mut Leader, &mut Context<'_>)) {
+        self.lead_on(now, |leader, context| {
+            if leader.ballot == ballot {
+                act(leader, context);
+            }
+        });
+    }
+
+    pub(crate) fn lead_on(&mut self, now: Instant, act: impl FnOnce(&mut Leader, &mut Context<'_>)) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let (me, rules) = (self.me, self.rules);
+        let mut context = Context { now, me, rules, settings: &self.settings, outbox: &mut self.outbox };
+        act(leader, &mut context);
+        leader.advance(&mut context);
+        if leader.over {
+            self.step_down(now);
+        }
+    }
+}
