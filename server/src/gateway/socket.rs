@@ -26,6 +26,10 @@ const RAW_STALL_TIMEOUT: Duration = Duration::from_secs(900);
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
 
+/// After our end, a visitor has this long to stop sending, and this many bytes are thrown away meanwhile.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+const FAREWELL_BYTES: usize = 1 << 20;
+
 /// Read from the kernel at once, into memory that all connections of a thread share. rustls 0.23 asks for 4 to 16 KiB
 /// at a time, which costs a system call each on uploads.
 const READ_BYTES: usize = 64 << 10;
@@ -43,6 +47,17 @@ pub(super) struct Socket {
     surplus: Vec<u8>,
     taken: usize,
     stall: Option<Pin<Box<Sleep>>>,
+    farewell: Farewell,
+}
+
+/// How far the end of a connection has come.
+enum Farewell {
+    /// Bytes still go out.
+    Unsaid,
+    /// Our end is told; what the visitor still sends is thrown away, up to some bytes, until the timer.
+    Said(Pin<Box<Sleep>>, usize),
+    /// Nothing more is read.
+    Over,
 }
 
 impl Socket {
@@ -50,12 +65,40 @@ impl Socket {
         // Both only tune: a socket on which they fail is about to fail anyway.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
-        Self { stream, _place: place, patience: STALL_TIMEOUT, surplus: Vec::new(), taken: 0, stall: None }
+        Self {
+            stream,
+            _place: place,
+            patience: STALL_TIMEOUT,
+            surplus: Vec::new(),
+            taken: 0,
+            stall: None,
+            farewell: Farewell::Unsaid,
+        }
     }
 
     /// Lets the visitor pause for longer.
     pub(super) fn carries_raw_bytes(&mut self) {
         self.patience = RAW_STALL_TIMEOUT;
+        // Its other direction goes on after an end of ours: every byte belongs to somebody.
+        self.farewell = Farewell::Over;
+    }
+
+    /// Throws away what the visitor still sends. A connection that is closed while bytes come in is reset by the kernel,
+    /// and the visitor never sees the answer that was to tell it why (RFC 9112 §9.6).
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Farewell::Said(timer, budget) = &mut self.farewell else { return Poll::Ready(()) };
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                let mut thrown = ReadBuf::new(scratch);
+                match Pin::new(&mut self.stream).poll_read(context, &mut thrown) {
+                    Poll::Ready(Ok(())) if !thrown.filled().is_empty() && *budget > thrown.filled().len() => {
+                        *budget -= thrown.filled().len();
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return timer.as_mut().poll(context),
+                }
+            }
+        })
     }
 
     /// Makes the kernel tell the visitor of an error (RST) instead of an end when the connection is dropped.
@@ -138,7 +181,17 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        match self.farewell {
+            Farewell::Over => return Pin::new(&mut self.stream).poll_shutdown(context),
+            Farewell::Unsaid => {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+                self.farewell = Farewell::Said(Box::pin(sleep(FAREWELL_TIMEOUT)), FAREWELL_BYTES);
+            }
+            Farewell::Said(..) => {}
+        }
+        ready!(self.poll_drain(context));
+        self.farewell = Farewell::Over;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -202,5 +255,30 @@ mod tests {
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() >= STALL_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_visitor_that_still_sends_sees_the_answer_and_not_a_reset() {
+        let (mut near, mut socket) = pair().await;
+        let gateway = tokio::spawn(async move {
+            let mut first = [0; 1_000];
+            socket.read_exact(&mut first).await.expect("read");
+            socket.write_all(b"too large").await.expect("written");
+            socket.shutdown().await.expect("shut down");
+        });
+        near.write_all(&vec![0; 300_000]).await.expect("everything is taken");
+        near.shutdown().await.expect("shut down");
+        let mut answer = String::new();
+        near.read_to_string(&mut answer).await.expect("no reset");
+        assert_eq!(answer, "too large");
+        gateway.await.expect("the gateway's side");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_visitor_that_stays_is_left_after_a_while() {
+        let (_near, mut socket) = pair().await;
+        let begun = Instant::now();
+        socket.shutdown().await.expect("shut down");
+        assert!((FAREWELL_TIMEOUT..2 * FAREWELL_TIMEOUT).contains(&begun.elapsed()));
     }
 }
