@@ -272,6 +272,37 @@ async fn visitors_who_read_nothing_starve_no_other_tunnel_of_the_client() {
     drop(client);
 }
 
+#[tokio::test]
+async fn a_websocket_whose_target_ended_first_still_carries_the_visitors_bytes() {
+    let node = Node::start().await;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let target = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("accepted");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nbye";
+        stream.write_all(answer).await.expect("written");
+        stream.shutdown().await.expect("our end is told");
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.expect("the visitor's bytes");
+        rest
+    });
+    let client = Client::start(node.client_config("client.yaml", &format!("  - target: http://{address}\n"))).await;
+    let mut stream = node.visit(&client.host, b"http/1.1").await;
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", client.host);
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    soon("the target's end", stream.read_to_string(&mut answer)).await.expect("a clean end");
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("bye"), "{answer}");
+    stream.write_all(b"still here").await.expect("sent");
+    stream.shutdown().await.expect("our end");
+    assert_eq!(soon("the visitor's bytes", target).await.expect("the target"), "still here");
+}
+
 /// Answers without end, as fast as it is read.
 async fn endless_target() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");

@@ -6,6 +6,7 @@ use super::{
     headers,
     pool::Pool,
     sniff::Destination,
+    socket::Socket,
     status::{self, Failure},
 };
 use crate::{route::Router, shutdown::Shutdown};
@@ -17,6 +18,8 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use specter_wire::{name::Hostname, stream::StreamKind};
 use std::{net::SocketAddr, sync::Arc};
+use tokio::io::AsyncWriteExt as _;
+use tokio_rustls::server::TlsStream;
 use tracing::Instrument as _;
 
 /// Sends visitors' requests to tunnels.
@@ -116,14 +119,22 @@ fn ask_upgrade(headers: &mut HeaderMap) {
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
-/// Carries an upgraded connection's bytes. Either side's death ends it; the kernel watches over silent visitors.
+/// Carries an upgraded connection's bytes, an end in one direction apart from the other. Either side's death ends it; the
+/// kernel watches over silent visitors.
 async fn join(visitor: OnUpgrade, target: OnUpgrade) {
     let (visitor, target): (Upgraded, Upgraded) = match tokio::try_join!(visitor, target) {
         Ok(both) => both,
         Err(error) => return tracing::debug!(%error, "a WebSocket was not taken over"),
     };
-    let (mut visitor, mut target) = (TokioIo::new(visitor), TokioIo::new(target));
-    if let Err(error) = tokio::io::copy_bidirectional(&mut visitor, &mut target).await {
+    let parts =
+        visitor.downcast::<TokioIo<TlsStream<Socket>>>().expect("`http` upgrades connections of this type only");
+    let (mut visitor, mut target) = (parts.io.into_inner(), TokioIo::new(target));
+    visitor.get_mut().0.carries_raw_bytes();
+    let carried = async {
+        target.write_all(&parts.read_buf).await?;
+        tokio::io::copy_bidirectional(&mut visitor, &mut target).await
+    };
+    if let Err(error) = carried.await {
         tracing::debug!(%error, "a WebSocket broke off");
     }
 }
