@@ -47,19 +47,20 @@ pub(super) async fn exchange(
     let mut request = Request::from_parts(parts, Upload::new(body));
     let mut failure = Failure::Refused(ErrorCode::NoLiveLink);
     for way in errand.ways.iter().take(WAYS) {
-        let used = pool.take(way, errand.hostname, errand.kind).await;
-        let mut reused = used.is_some();
-        let mut connection = match used {
-            Some(connection) => connection,
-            None => match pool.open(way, errand.hostname, errand.kind, errand.visitor).await {
-                Ok(connection) => connection,
-                Err(refusal) => {
-                    failure = refusal.into();
-                    continue;
-                }
-            },
-        };
+        let mut may_reuse = true;
         loop {
+            let used = if may_reuse { pool.take(way, errand.hostname, errand.kind).await } else { None };
+            let reused = used.is_some();
+            let connection = match used {
+                Some(connection) => connection,
+                None => match pool.open(way, errand.hostname, errand.kind, errand.visitor).await {
+                    Ok(connection) => connection,
+                    Err(refusal) => {
+                        failure = refusal.into();
+                        break;
+                    }
+                },
+            };
             let Missed { told, unsent, lost } = match attempt(pool, errand, way, connection, request).await {
                 Ok(response) => return Ok(response),
                 Err(missed) => *missed,
@@ -74,14 +75,7 @@ pub(super) async fn exchange(
             if !reused || lost {
                 break;
             }
-            reused = false;
-            connection = match pool.open(way, errand.hostname, errand.kind, errand.visitor).await {
-                Ok(connection) => connection,
-                Err(refusal) => {
-                    failure = refusal.into();
-                    break;
-                }
-            };
+            may_reuse = false;
         }
     }
     Err(failure)
