@@ -40,11 +40,6 @@ impl Shutdown {
         self.stopping.cancelled().await;
     }
 
-    /// Whether the program was asked to stop.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.is_cancelled()
-    }
-
     /// A token for code that takes one; it is cancelled with this scope, and cancelling it ends nothing else.
     pub fn token(&self) -> CancellationToken {
         self.stopping.child_token()

@@ -9,6 +9,3 @@ pub const ALPN_LINK: &[u8] = b"specter-link/1";
 /// One visitor's raw bytes to the tunnel named by SNI. The gateway answers with one status byte
 /// ([`crate::stream::CONNECTED`] or an error), then the bytes follow.
 pub const ALPN_CONNECT: &[u8] = b"specter-connect/1";
-
-/// Prefix shared by the link ALPN of every version: tells a peer of another version from garbage.
-pub const ALPN_LINK_PREFIX: &[u8] = b"specter-link/";

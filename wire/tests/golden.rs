@@ -9,6 +9,7 @@ use specter_wire::{
     limits::{BATCH, CONTROL_FRAME_BYTES, STREAM_FRAME_BYTES},
     link::{Carries, ClientFrame, HostHeader, NodeFrame, Reply, Request, Tunnel},
     stream::{StreamHeader, StreamKind, Visitor, status},
+    version::{ALPN_CONNECT, ALPN_LINK, PROTOCOL},
 };
 use std::{fmt::Debug, net::SocketAddr};
 
@@ -108,6 +109,14 @@ fn the_largest_batch_fits_its_frame() {
     let frame = ClientFrame { id: u32::MAX, request: Request::Publish { tunnels } };
     let mut buffer = [0; CONTROL_FRAME_BYTES + 2];
     round_trip(&frame, &mut buffer);
+}
+
+#[test]
+fn every_alpn_name_carries_the_protocol_version() {
+    let ending = format!("/{PROTOCOL}");
+    for name in [ALPN_LINK, ALPN_CONNECT] {
+        assert!(name.ends_with(ending.as_bytes()));
+    }
 }
 
 #[test]

@@ -43,13 +43,6 @@ pub struct Credentials {
     pub cluster_id: ClusterId,
 }
 
-impl Credentials {
-    /// A root store with the cluster CA alone.
-    pub fn cluster_roots(&self) -> Arc<RootCertStore> {
-        roots([&self.cluster_ca])
-    }
-}
-
 /// Why credentials cannot be used. Every message names the file or variable.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {

@@ -221,11 +221,6 @@ impl Registry {
         Some((tunnel.clone(), links))
     }
 
-    /// Every live link.
-    pub fn links(&self) -> Vec<Arc<Link>> {
-        self.lock().links.values().map(|entry| entry.link.clone()).collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code below can panic half-way through a change, so a poisoned lock still guards a whole state.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -386,7 +381,7 @@ mod tests {
         assert!(serving(&registry, "alone").is_empty());
         registry.withdraw(&name("shared"));
         assert!(serving(&registry, "shared").is_empty());
-        assert_eq!(registry.links().len(), 1);
+        assert_eq!(registry.lock().links.len(), 1);
     }
 
     #[tokio::test]
