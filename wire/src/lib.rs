@@ -14,6 +14,7 @@
 //! | [`stream`] | the header of a visitor's stream and its answer |
 //! | [`error`] | the one table of failures that travel |
 //! | [`codec`] | frames |
+//! | `point` | where nodes and keys stand on the ring (feature `node`) |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -23,5 +24,7 @@ pub mod id;
 pub mod limits;
 pub mod link;
 pub mod name;
+#[cfg(feature = "node")]
+pub mod point;
 pub mod stream;
 pub mod version;

@@ -1,48 +1,15 @@
-//! A slot: the registers of one slice of the ring, kept by a few nodes that agree.
-//!
-//! Everything here is deterministic: no sockets, no clock, no files, no randomness of its own. A [`Slot`] takes one
-//! [`Input`] at a time together with the present instant and a generator it was given at birth, and hands out
-//! [`Output`]s until it names the instant at which it wants to be woken.
-//!
-//! - [`register`]: what one key holds, and every operation on it, as a pure function.
-//! - [`config`]: who may answer for the slot, and how many of them must agree.
-//! - [`durable`]: what a member must find again after a crash, as a fold over its log.
-//! - `acceptor`: what a member answers to a leader (rules A1 to A8).
-//! - `election`, `leader`, `reading`, `upkeep`: how one member comes to lead, and what it then does (rules L1 to L6).
-//! - `reconfigure`: how the members of a slot change (rules R1 to R5).
-//!
-//! ```text
-//! Request → leader: register::apply → Accept to the members → acceptor: Append → Persisted → Accepted → quorum: Reply
-//! ```
+//! Specter's ring and its replicated key-value store, without sockets, clock, files or randomness of its own.
 
-mod acceptor;
 mod ballot;
-pub mod config;
-pub mod durable;
-mod election;
-mod leader;
-mod message;
-mod outbox;
+pub mod kv;
+mod peer;
+mod point;
 mod random;
-mod reading;
-mod reconfigure;
-pub mod register;
-mod rules;
-mod settings;
-mod slot;
+pub mod ring;
 mod time;
-mod upkeep;
 
 pub use ballot::{Ballot, NodeId, Version};
-pub use config::{Config, Member};
-pub use durable::{Durable, Entry};
-pub use message::{Input, Message, Output, Refusal, Report, Request, RequestId};
+pub use peer::{Peer, SEATS_MAX};
+pub use point::Point;
 pub use random::Random;
-pub use register::{Answer, Fence, Key, Lease, OpId, Operation, Register};
-pub use rules::{Rule, Rules};
-pub use settings::Settings;
-pub use slot::Slot;
 pub use time::Instant;
-
-#[cfg(test)]
-mod tests;

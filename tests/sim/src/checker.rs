@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use specter_dht::{Answer, Operation, Random};
+use specter_dht::Random;
+use specter_dht::kv::{Answer, Operation};
 
 pub use crate::history::Call;
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use specter_dht::{Answer, Fence, Key, NodeId, OpId, Operation, Random, Refusal, Request};
+use specter_dht::kv::{Answer, Fence, Key, OpId, Operation, Refusal, Request};
+use specter_dht::{NodeId, Random};
 
 use crate::Swarm;
 use crate::swarm::CLIENT_BUDGET_MICROS;
@@ -132,7 +133,7 @@ impl Client {
         let target = self.target;
         // Most clients stay with the node that answered last, even if that is the wrong one by now.
         if pending.attempts > 1 && self.random.chance(500) {
-            self.target = NodeId(self.random.below(swarm.nodes));
+            self.target = NodeId::from(self.random.below(swarm.nodes));
         }
         Some((target, pending.request.clone(), wait))
     }
@@ -151,7 +152,7 @@ impl Client {
                 let any = usize::try_from(self.random.below(members.len() as u64)).unwrap_or_default();
                 self.target = leader.or_else(|| members.get(any).copied()).unwrap_or(NodeId(0));
                 if self.target == from || self.random.chance(100) {
-                    self.target = NodeId(self.random.below(swarm.nodes));
+                    self.target = NodeId::from(self.random.below(swarm.nodes));
                 }
             }
             Refusal::Busy | Refusal::Unavailable => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use specter_dht::{Answer, Key, Operation};
+use specter_dht::kv::{Answer, Key, Operation};
 
 /// One operation of a key's history.
 #[derive(Clone, Debug)]

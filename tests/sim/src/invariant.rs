@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
-use specter_dht::{Answer, Config, Entry, Key, NodeId, Operation, Version};
+use specter_dht::kv::{Answer, Config, Entry, Key, Operation};
+use specter_dht::{NodeId, Version};
 
 use crate::Violation;
 use crate::machine::Machine;

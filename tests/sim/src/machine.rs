@@ -1,6 +1,7 @@
 //! A node with its disk and its clock.
 
-use specter_dht::{Durable, Entry, Input, Instant, NodeId, Random, Rules, Slot};
+use specter_dht::kv::{Durable, Entry, Input, Rules, Slot};
+use specter_dht::{Instant, NodeId, Random};
 
 use crate::Swarm;
 

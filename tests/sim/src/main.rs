@@ -47,7 +47,7 @@ fn parse_span(text: &str) -> Result<Duration, String> {
 
 #[cfg(feature = "broken")]
 fn break_rule(swarm: &mut Swarm, name: &str) -> Result<(), String> {
-    use specter_dht::{Rule, Rules};
+    use specter_dht::kv::{Rule, Rules};
     let names = || Rule::ALL.map(Rule::broken_name).join(", ");
     let rule = Rule::ALL.into_iter().find(|rule| rule.broken_name() == name);
     let rule = rule.ok_or_else(|| format!("there is no broken variant \"{name}\"; there are: {}", names()))?;

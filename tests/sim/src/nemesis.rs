@@ -39,7 +39,7 @@ pub(crate) fn draw(swarm: &Swarm, random: &mut Random) -> Option<Fault> {
             Some(Fault::Isolate { leader, inward: ways != 1, outward: ways != 2 })
         }
         55..62 if faults.partition => {
-            let bridge = random.chance(300).then(|| NodeId(random.below(swarm.nodes)));
+            let bridge = random.chance(300).then(|| NodeId::from(random.below(swarm.nodes)));
             Some(Fault::Split { mask: random.next_u64(), bridge })
         }
         62..78 if faults.partition => Some(Fault::Heal),
@@ -57,7 +57,7 @@ pub(crate) fn draw(swarm: &Swarm, random: &mut Random) -> Option<Fault> {
 
 /// Some nodes, mostly as many as the slot began with.
 fn draw_members(swarm: &Swarm, random: &mut Random) -> Vec<NodeId> {
-    let mut all: Vec<NodeId> = (0..swarm.nodes).map(NodeId).collect();
+    let mut all: Vec<NodeId> = (0..swarm.nodes).map(NodeId::from).collect();
     let count = if random.chance(800) { swarm.replicas } else { random.between(1, swarm.nodes.min(5)) };
     let mut nodes: Vec<NodeId> = Vec::new();
     for _ in 0..count {

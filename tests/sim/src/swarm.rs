@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use specter_dht::{Random, Rules, Settings};
+use specter_dht::Random;
+use specter_dht::kv::{Rules, Settings};
 
 /// Longest time a client tries one operation, in microseconds.
 pub const CLIENT_BUDGET_MICROS: u64 = 1_000_000;

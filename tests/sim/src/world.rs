@@ -6,9 +6,8 @@ mod faults;
 
 use std::collections::BTreeMap;
 
-use specter_dht::{
-    Answer, Config, Entry, Input, Message, NodeId, OpId, Output, Random, Refusal, Request, RequestId, Version,
-};
+use specter_dht::kv::{Answer, Config, Entry, Input, Message, OpId, Output, Refusal, Request, RequestId};
+use specter_dht::{NodeId, Random, Version};
 
 use crate::client::Client;
 use crate::history::History;
@@ -92,11 +91,11 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(swarm: Swarm) -> Self {
         let mut random = Random::seeded(swarm.seed);
-        let founders: Vec<NodeId> = (0..swarm.replicas).map(NodeId).collect();
+        let founders: Vec<NodeId> = (0..swarm.replicas).map(NodeId::from).collect();
         let config = Config::founding(founders.iter().copied());
         let founding = Entry::Config { config: config.clone(), chosen: true };
         let machines = (0..swarm.nodes)
-            .map(NodeId)
+            .map(NodeId::from)
             .map(|id| (id, Machine::new(id, founders.contains(&id).then(|| founding.clone()).into_iter().collect())));
         let clients = (1..=swarm.clients).map(|id| Client::new(id, Random::seeded(random.next_u64()))).collect();
         Self {

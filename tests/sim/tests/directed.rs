@@ -2,7 +2,7 @@
 
 mod stage;
 
-use specter_dht::{Answer, Message, Operation, Rule, Rules};
+use specter_dht::kv::{Answer, Message, Operation, Rule, Rules};
 use stage::{Letter, Stage, write};
 
 /// The scenario says whether the promise was kept: it must be with all rules, and must not be without this one.

@@ -1,7 +1,7 @@
 //! What random worlds show: with all rules every promise holds, and without one of them some world notices soon.
 
 use sim::{Outcome, Swarm, Violation};
-use specter_dht::{Rule, Rules};
+use specter_dht::kv::{Rule, Rules};
 
 fn broken(seed: u64, rule: Rule) -> Outcome {
     sim::run(Swarm { rules: Rules::without(rule), ..Swarm::new(seed, None, None) })

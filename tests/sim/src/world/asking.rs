@@ -1,6 +1,7 @@
 //! How clients ask, ask again, give up, and take answers in.
 
-use specter_dht::{Answer, NodeId, OpId, Operation, Refusal, Request};
+use specter_dht::NodeId;
+use specter_dht::kv::{Answer, OpId, Operation, Refusal, Request};
 
 use super::{Event, World};
 use crate::Violation;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use specter_dht::{Config, NodeId};
+use specter_dht::NodeId;
+use specter_dht::kv::Config;
 
 use super::World;
 use crate::Violation;

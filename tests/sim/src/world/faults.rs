@@ -1,6 +1,7 @@
 //! How faults come about, and how they stop.
 
-use specter_dht::{Input, NodeId};
+use specter_dht::NodeId;
+use specter_dht::kv::Input;
 
 use super::{Event, World};
 use crate::Violation;
@@ -15,7 +16,7 @@ impl World {
     }
 
     pub(super) fn victim(&mut self, leader: bool) -> NodeId {
-        let any = NodeId(self.random.below(self.swarm.nodes));
+        let any = NodeId::from(self.random.below(self.swarm.nodes));
         if leader { self.leader().unwrap_or(any) } else { any }
     }
 

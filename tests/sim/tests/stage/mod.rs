@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use specter_dht::{
-    Answer, Config, Entry, Input, Instant, Key, Message, NodeId, OpId, Operation, Output, Random, Refusal, Request,
-    RequestId, Rules, Settings, Slot,
+use specter_dht::kv::{
+    Answer, Config, Entry, Input, Key, Message, OpId, Operation, Output, Refusal, Request, RequestId, Rules, Settings,
+    Slot,
 };
+use specter_dht::{Instant, NodeId, Random};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -61,11 +62,11 @@ fn settings() -> Settings {
 impl Stage {
     /// Nodes 1 to `count`, of which the first `founders` keep the slot.
     pub(crate) fn new(rules: Rules, founders: u64, count: u64) -> Self {
-        let founding = Entry::Config { config: Config::founding((1..=founders).map(NodeId)), chosen: true };
+        let founding = Entry::Config { config: Config::founding((1..=founders).map(NodeId::from)), chosen: true };
         let now = Instant::from_micros(1);
         let start = |id: u64| {
             let log: Vec<Entry> = (id <= founders).then(|| founding.clone()).into_iter().collect();
-            let slot = Slot::new(NodeId(id), settings(), rules, Random::seeded(id), now, log.iter().cloned());
+            let slot = Slot::new(NodeId::from(id), settings(), rules, Random::seeded(id), now, log.iter().cloned());
             (id, Node { slot, synced: log.len(), log })
         };
         Self {
@@ -94,7 +95,7 @@ impl Stage {
         node.slot.handle_input(self.now, input);
         loop {
             match node.slot.poll_output() {
-                Output::Transmit { to, message } => self.mail.push(Letter { from: id, to: to.0, message }),
+                Output::Transmit { to, message } => self.mail.push(Letter { from: id, to: number(to), message }),
                 Output::Append { entry, .. } => node.log.push(entry),
                 Output::Reply { id, reply, .. } => {
                     self.replies.insert(id.0, reply);
@@ -127,7 +128,7 @@ impl Stage {
     /// Delivers one letter, whoever may speak to whom.
     pub(crate) fn post(&mut self, letter: Letter) {
         self.seen.push(letter.clone());
-        self.input(letter.to, Input::Message { from: NodeId(letter.from), message: letter.message });
+        self.input(letter.to, Input::Message { from: NodeId::from(letter.from), message: letter.message });
     }
 
     /// Lets time pass for whoever is awake.
@@ -180,12 +181,12 @@ impl Stage {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.log.truncate(node.synced);
         let random = Random::seeded(id + 100);
-        node.slot = Slot::new(NodeId(id), settings(), self.rules, random, self.now, node.log.iter().cloned());
+        node.slot = Slot::new(NodeId::from(id), settings(), self.rules, random, self.now, node.log.iter().cloned());
     }
 
     /// Tells all nodes who should keep the slot.
     pub(crate) fn want(&mut self, ids: &[u64]) {
-        let nodes: Vec<NodeId> = ids.iter().copied().map(NodeId).collect();
+        let nodes: Vec<NodeId> = ids.iter().copied().map(NodeId::from).collect();
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.input(id, Input::Wanted { nodes: nodes.clone() });
         }
@@ -226,4 +227,8 @@ impl Stage {
 /// A plain write.
 pub(crate) fn write(value: &str) -> Operation {
     Operation::Put { value: value.into(), fence: None }
+}
+
+fn number(node: NodeId) -> u64 {
+    u64::try_from(node.0).expect("the nodes of a stage have small numbers")
 }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::outbox::Outbox;
-use crate::reading::Reads;
-use crate::reconfigure::{Drain, Proposal};
-use crate::register::Recollection;
-use crate::{
-    Answer, Ballot, Config, Instant, Key, Message, NodeId, Output, Refusal, Register, Report, Request, RequestId, Rule,
-    Rules, Settings, Version,
+use crate::kv::outbox::Outbox;
+use crate::kv::reading::Reads;
+use crate::kv::reconfigure::{Drain, Proposal};
+use crate::kv::register::Recollection;
+use crate::kv::{
+    Answer, Config, Key, Message, Output, Refusal, Register, Report, Request, RequestId, Rule, Rules, Settings,
 };
+use crate::{Ballot, Instant, NodeId, Version};
 
 /// What a leader needs of its node for one input.
 pub(crate) struct Context<'a> {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::outbox::Outbox;
-use crate::{Ballot, Config, Durable, Entry, Instant, Key, Message, NodeId, Register, Report, Rule, Rules, Version};
+use crate::kv::outbox::Outbox;
+use crate::kv::{Config, Durable, Entry, Key, Message, Register, Report, Rule, Rules};
+use crate::{Ballot, Instant, NodeId, Version};
 
 /// The voting half of a slot.
 #[derive(Debug)]

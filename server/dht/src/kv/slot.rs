@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use crate::acceptor::Acceptor;
-use crate::election::Candidate;
-use crate::leader::{Context, Leader};
-use crate::outbox::Outbox;
-use crate::{
-    Config, Durable, Entry, Input, Instant, Message, NodeId, Output, Random, Refusal, Request, RequestId, Rules,
-    Settings,
-};
+use crate::kv::acceptor::Acceptor;
+use crate::kv::election::Candidate;
+use crate::kv::leader::{Context, Leader};
+use crate::kv::outbox::Outbox;
+use crate::kv::{Config, Durable, Entry, Input, Message, Output, Refusal, Request, RequestId, Rules, Settings};
+use crate::{Instant, NodeId, Random};
 
 /// How long a candidate keeps still that was told it is no longer a member.
 const PASSIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::leader::Leader;
-use crate::slot::Role;
-use crate::{Ballot, Config, Instant, Message, NodeId, Report, Rule, Slot};
+use crate::kv::leader::Leader;
+use crate::kv::slot::Role;
+use crate::kv::{Config, Message, Report, Rule, Slot};
+use crate::{Ballot, Instant, NodeId};
 
 /// A member that asks for the right to lead.
 #[derive(Debug)]

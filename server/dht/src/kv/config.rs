@@ -1,11 +1,13 @@
 //! Who may answer for a slot.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-use crate::{NodeId, Rule, Rules, Version};
+use crate::kv::{Rule, Rules};
+use crate::{NodeId, Version};
 
 /// A node that keeps the slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// Which node.
     pub node: NodeId,
@@ -15,7 +17,7 @@ pub struct Member {
 }
 
 /// The members of a slot: one set (stable), or an old and a new one that must both agree (joint).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Config {
     /// Its place in the order of configurations.
     pub version: Version,

@@ -1,5 +1,6 @@
 //! What one key holds, and every operation on it, as a pure function.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ const REMEMBERED_CLIENTS: usize = 64;
 
 /// The name of one operation of one client, the same however often it is sent. A client has one operation in flight per
 /// key and numbers them upwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OpId {
     /// Who asks.
     pub client: u64,
@@ -20,7 +21,7 @@ pub struct OpId {
 }
 
 /// The exclusive right of an owner, for a time.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lease {
     /// Who holds it.
     pub owner: Vec<u8>,
@@ -33,7 +34,7 @@ pub struct Lease {
 }
 
 /// Proof of a lease, shown with a write.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fence {
     /// The key of the lease.
     pub lease_key: Key,
@@ -42,7 +43,7 @@ pub struct Fence {
 }
 
 /// What a client may ask of a key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Operation {
     /// The value.
     Get,
@@ -104,7 +105,7 @@ impl Operation {
 }
 
 /// What an operation came to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Answer {
     /// It was done.
     Done,
@@ -126,14 +127,14 @@ pub enum Answer {
     StaleFence,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Remembered {
     op: OpId,
     answer: Answer,
 }
 
 /// What a register knows about an operation that it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Recollection {
     /// It is new.
     New,
@@ -144,7 +145,7 @@ pub(crate) enum Recollection {
 }
 
 /// What one key holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Register {
     value: Option<Vec<u8>>,
     set: BTreeSet<Vec<u8>>,

@@ -1,14 +1,16 @@
 //! What goes into a slot and what comes out of it.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::register::{Answer, Key, OpId, Operation, Register};
-use crate::{Ballot, Config, Entry, Instant, NodeId, Version};
+use crate::kv::register::{Answer, Key, OpId, Operation, Register};
+use crate::kv::{Config, Entry};
+use crate::{Ballot, Instant, NodeId, Version};
 
 /// What a member tells a candidate.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 pub struct Report {
     /// The newest configuration it accepted.
     pub config: Config,
@@ -23,7 +25,7 @@ pub struct Report {
 }
 
 /// What nodes say to each other about a slot.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// A candidate asks for the right to lead.
     Prepare {
@@ -121,7 +123,7 @@ pub enum Message {
 pub struct RequestId(pub u64);
 
 /// What a client asks.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Request {
     /// Which key.
     pub key: Key,
@@ -132,7 +134,7 @@ pub struct Request {
 }
 
 /// Why a request has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, Error, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Hash, Serialize, Deserialize)]
 pub enum Refusal {
     /// Not done: another node leads, or none that is known.
     #[error("this node does not lead the slot; ask the leader, or any member when none is named")]

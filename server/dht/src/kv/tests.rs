@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::register::Recollection;
+use crate::kv::register::Recollection;
+use crate::kv::*;
 use crate::*;
 
 fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
-    ids.iter().map(|id| NodeId(*id)).collect()
+    ids.iter().map(|id| NodeId::from(*id)).collect()
 }
 
 fn joint(old: &[u64], new: &[u64]) -> Config {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::leader::{Context, Leader};
-use crate::register::Operation;
-use crate::{Key, Message, NodeId, Register, Request, RequestId, Rule, Version};
+use crate::kv::leader::{Context, Leader};
+use crate::kv::register::Operation;
+use crate::kv::{Key, Message, Register, Request, RequestId, Rule};
+use crate::{NodeId, Version};
 
 /// Reads that wait, and who confirmed up to which round.
 #[derive(Debug, Default)]

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{Entry, Message, NodeId, Output, Rule, Rules};
+use crate::NodeId;
+use crate::kv::{Entry, Message, Output, Rule, Rules};
 
 /// Outputs on their way out, and the messages a node sends to itself.
 #[derive(Debug)]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::leader::{Context, Leader};
-use crate::{Config, Instant, Member, Message, NodeId, Rule, Version};
+use crate::kv::leader::{Context, Leader};
+use crate::kv::{Config, Member, Message, Rule};
+use crate::{Instant, NodeId, Version};
 
 /// A configuration on its way.
 #[derive(Debug)]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::leader::{Context, Held, Leader, Task};
-use crate::{Instant, Key, Message, NodeId, Rule};
+use crate::kv::leader::{Context, Held, Leader, Task};
+use crate::kv::{Key, Message, Rule};
+use crate::{Instant, NodeId};
 
 impl Leader {
     pub(crate) fn upkeep(&mut self, context: &mut Context<'_>, wanted: Option<&(Vec<NodeId>, Instant)>) {

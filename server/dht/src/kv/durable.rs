@@ -1,11 +1,13 @@
 //! What a member must find again after a crash: a fold over the entries of its log.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use crate::{Ballot, Config, Key, NodeId, Register, Rule, Rules, Version};
+use crate::kv::{Config, Key, Register, Rule, Rules};
+use crate::{Ballot, NodeId, Version};
 
 /// One record of a member's log.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Entry {
     /// No lower ballot will be listened to.
     Promise(Ballot),

@@ -1,0 +1,38 @@
+//! One slot: the registers of one slice of the ring, kept by a few nodes that agree.
+//!
+//! - [`register`]: what one key holds, and every operation on it, as a pure function.
+//! - [`config`]: who may answer for the slot, and how many of them must agree.
+//! - [`durable`]: what a member must find again after a crash, as a fold over its log.
+//! - `acceptor`: what a member answers to a leader (rules A1 to A8).
+//! - `election`, `leader`, `reading`, `upkeep`: how one member comes to lead, and what it then does (rules L1 to L6).
+//! - `reconfigure`: how the members of a slot change (rules R1 to R5).
+//!
+//! ```text
+//! Request → leader: register::apply → Accept to the members → acceptor: Append → Persisted → Accepted → quorum: Reply
+//! ```
+
+mod acceptor;
+pub mod config;
+pub mod durable;
+mod election;
+mod leader;
+mod message;
+mod outbox;
+mod reading;
+mod reconfigure;
+pub mod register;
+mod rules;
+mod settings;
+mod slot;
+mod upkeep;
+
+pub use config::{Config, Member};
+pub use durable::{Durable, Entry};
+pub use message::{Input, Message, Output, Refusal, Report, Request, RequestId};
+pub use register::{Answer, Fence, Key, Lease, OpId, Operation, Register};
+pub use rules::{Rule, Rules};
+pub use settings::Settings;
+pub use slot::Slot;
+
+#[cfg(test)]
+mod tests;
