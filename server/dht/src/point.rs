@@ -12,6 +12,8 @@ use crate::NodeId;
 pub struct Point(u64);
 
 impl Point {
+    /// Bits of its number.
+    pub const BITS: u32 = point::BITS;
     /// Once around the ring.
     pub const AROUND: u64 = 1 << point::BITS;
 

@@ -165,6 +165,10 @@ impl Leader {
         self.proposal.is_none()
     }
 
+    pub(crate) const fn is_changing(&self) -> bool {
+        self.drain.is_some() || self.config.new.is_some()
+    }
+
     pub(crate) const fn next_version(&mut self) -> Version {
         self.seq += 1;
         Version { ballot: self.ballot, seq: self.seq }

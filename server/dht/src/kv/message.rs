@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use std::time::Duration;
 use thiserror::Error;
 
 use crate::kv::register::{Answer, Key, OpId, Operation, Register};
@@ -133,6 +134,17 @@ pub struct Request {
     pub operation: Operation,
 }
 
+impl Request {
+    /// Bytes
+    pub fn bytes(&self) -> usize {
+        self.key.len()
+    }
+    /// Bounds
+    pub fn is_within_bounds(&self) -> bool {
+        true
+    }
+}
+
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Hash, Serialize, Deserialize)]
 pub enum Refusal {
@@ -159,6 +171,12 @@ pub enum Refusal {
         op: OpId,
     },
     /// A late copy of an operation whose client has sent a later one.
+    #[error("the disk of the leader is full")]
+    ReadOnly,
+    /// Never done.
+    #[error("too large")]
+    TooLarge,
+    /// A late copy.
     #[error("the request is a late copy; the same client has sent a newer one for this key")]
     Superseded,
 }
@@ -192,7 +210,13 @@ pub enum Input {
     Wanted {
         /// The nodes; none of them twice.
         nodes: Vec<NodeId>,
+        /// For how long the ring must have said so before the members are changed.
+        hold_off: Duration,
+        /// Whether the members may be changed now.
+        may_change: bool,
     },
+    /// Whether the disk takes no more.
+    ReadOnly(bool),
 }
 
 /// What a slot wants done.

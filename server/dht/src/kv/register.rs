@@ -164,6 +164,11 @@ impl Register {
         self.value.is_none() && self.set.is_empty() && self.lease.is_none() && self.fences.is_empty()
     }
 
+    /// Bytes
+    pub fn bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, Vec::len)
+    }
+
     /// The lease, whoever holds it.
     pub const fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()

@@ -6,8 +6,11 @@ use crate::kv::acceptor::Acceptor;
 use crate::kv::election::Candidate;
 use crate::kv::leader::{Context, Leader};
 use crate::kv::outbox::Outbox;
-use crate::kv::{Config, Durable, Entry, Input, Message, Output, Refusal, Request, RequestId, Rules, Settings};
-use crate::{Instant, NodeId, Random};
+use crate::kv::{
+    Answer, Config, Durable, Entry, Input, Key, Message, Operation, Output, Refusal, Register, Request, RequestId,
+    Rules, Settings,
+};
+use crate::{Instant, NodeId, Random, Version};
 
 /// How long a candidate keeps still that was told it is no longer a member.
 const PASSIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
@@ -57,6 +60,20 @@ impl Slot {
             durable.apply(&entry);
             entries += 1;
         }
+        let mut slot = Self::resume(me, settings, rules, random, now, durable);
+        slot.outbox = Outbox::new(me, rules, entries);
+        slot
+    }
+
+    /// A node's part in a slot, as its disk tells it. Positions of the log count from here.
+    pub fn resume(
+        me: NodeId,
+        settings: Settings,
+        rules: Rules,
+        random: Random,
+        now: Instant,
+        durable: Durable,
+    ) -> Self {
         let acceptor = Acceptor::new(me, rules, settings.sticky, durable).restarted();
         let mut slot = Self {
             me,
@@ -64,7 +81,7 @@ impl Slot {
             settings,
             random,
             acceptor,
-            outbox: Outbox::new(me, rules, entries),
+            outbox: Outbox::new(me, rules, 0),
             role: Role::Follower,
             counter_seen: 0,
             election_at: now,
@@ -83,7 +100,8 @@ impl Slot {
             Input::Message { from, message } => self.receive(now, from, message),
             Input::Request { id, request } => self.request(now, id, request),
             Input::Persisted { upto } => self.outbox.persisted(upto),
-            Input::Wanted { nodes } => {
+            Input::ReadOnly(_) => {}
+            Input::Wanted { nodes, .. } => {
                 if self.wanted.as_ref().is_none_or(|(known, _)| *known != nodes) {
                     self.wanted = Some((nodes, now));
                 }
@@ -112,7 +130,32 @@ impl Slot {
         }
     }
 
-    fn deadline(&self) -> Instant {
+    /// Whether the node has a vote in the newest configuration it knows, and has had it without a break.
+    pub fn is_member(&self) -> bool {
+        let durable = self.state();
+        durable.tenure.is_some() && durable.tenure == durable.config.since(self.me)
+    }
+
+    /// Whether this node leads the slot and is about to change its members.
+    pub fn is_changing(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.is_changing(),
+            Role::Candidate(_) | Role::Follower => false,
+        }
+    }
+
+    /// What this node holds, however old it may be: the answer to a hint read; nothing when it is no member.
+    pub fn peek(&self, key: &Key, operation: &Operation) -> Option<(Answer, Option<Version>)> {
+        if !self.is_member() {
+            return None;
+        }
+        let held = self.state().registers.get(key);
+        let answer = held.map_or(const { &Register::EMPTY }, |(_, register)| register).read(operation)?;
+        Some((answer, held.map(|(version, _)| *version)))
+    }
+
+    /// When the slot wants to be woken if nothing else happens.
+    pub fn deadline(&self) -> Instant {
         match &self.role {
             Role::Follower if self.acceptor.is_member() => self.election_at,
             Role::Follower => Instant::FAR,

@@ -1,0 +1,343 @@
+//! How a request of this node's user finds the leader of its slot, and is tried again until its time is over.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::Node;
+use crate::kv::{Key, OpId, Refusal, Request, RequestId};
+use crate::{Ask, Failure, Freshness, Instant, NodeId, Output, Peer, Reply, SlotId, Version};
+
+/// Where a slot was last said to be.
+#[derive(Debug, Default)]
+struct Hint {
+    leader: Option<NodeId>,
+    /// The version of the configuration that `members` comes from, as far as it is known.
+    version: Version,
+    members: Vec<NodeId>,
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// Its turn: another write of this node to the same key is under way.
+    Turn,
+    /// The answer of this machine.
+    Answer(NodeId),
+    /// The ring, to say where the slot should be.
+    Lookup,
+    /// A moment.
+    Pause,
+}
+
+#[derive(Debug)]
+struct Pending {
+    id: RequestId,
+    slot: SlotId,
+    request: Request,
+    freshness: Freshness,
+    deadline: Instant,
+    waiting: Waiting,
+    wake: Instant,
+    /// Whether an attempt may have been carried out although no answer came.
+    doubtful: bool,
+    /// Machines still to be asked in this round.
+    tour: VecDeque<NodeId>,
+    /// Rounds begun: each asks everybody who may know.
+    rounds: u32,
+    /// Times it was sent on by somebody who said he knew better, since the last pause.
+    sent_on: u32,
+}
+
+/// What another machine, or this node's own slot, said about a request.
+#[derive(Debug)]
+pub(super) struct News {
+    from: NodeId,
+    number: u64,
+    reply: Result<Reply, Refusal>,
+}
+
+/// Requests of this node's users, and what was learnt from them about where slots are.
+#[derive(Debug)]
+pub(super) struct Asking {
+    client: u64,
+    counted: u64,
+    pending: BTreeMap<u64, Pending>,
+    timers: BTreeSet<(Instant, u64)>,
+    /// The writes to each key: one is under way, the others wait. A client's operations on a key must not overtake
+    /// each other, or the memory of the first would shadow the second.
+    writes: BTreeMap<Key, VecDeque<u64>>,
+    hints: BTreeMap<SlotId, Hint>,
+    news: VecDeque<News>,
+}
+
+/// After so many redirections without a pause somebody's knowledge is out of date.
+const SENT_ON_MAX: u32 = 4;
+
+/// Lookups of requests have their number as token, which never comes near those of slots.
+pub(super) const TOKENS_OF_REQUESTS: u64 = 1 << 62;
+
+impl Asking {
+    pub(super) const fn new(client: u64) -> Self {
+        Self {
+            client,
+            counted: 0,
+            pending: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            writes: BTreeMap::new(),
+            hints: BTreeMap::new(),
+            news: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.timers.first().map_or(Instant::FAR, |(at, _)| *at)
+    }
+
+    pub(super) fn heard(&mut self, from: NodeId, number: u64, reply: Result<Reply, Refusal>) {
+        if self.pending.contains_key(&number) {
+            self.news.push_back(News { from, number, reply });
+        }
+    }
+
+    pub(super) fn next_news(&mut self) -> Option<News> {
+        self.news.pop_front()
+    }
+
+    /// The leader of a slot tells where it is.
+    pub(super) fn point(&mut self, slot: SlotId, version: Version, members: &[NodeId]) {
+        let hint = self.hints.entry(slot).or_default();
+        if version >= hint.version && members.len() <= crate::kv::config::MEMBERS_MAX {
+            *hint = Hint { leader: None, version, members: members.to_vec() };
+        }
+    }
+
+    pub(super) fn members_hinted(&self, slot: SlotId) -> Option<Vec<NodeId>> {
+        self.hints.get(&slot).map(|hint| hint.members.clone()).filter(|members| !members.is_empty())
+    }
+
+    fn wait(&mut self, number: u64, waiting: Waiting, until: Instant) {
+        let Some(pending) = self.pending.get_mut(&number) else { return };
+        self.timers.remove(&(pending.wake, number));
+        pending.waiting = waiting;
+        pending.wake = until.min(pending.deadline);
+        self.timers.insert((pending.wake, number));
+    }
+}
+
+impl Node {
+    pub(super) fn ask(&mut self, now: Instant, id: RequestId, ask: Ask) {
+        let Ask { key, operation, freshness, patience } = ask;
+        let is_read = operation.is_read();
+        let fail = |failure| Output::Reply { id, reply: Err(failure) };
+        if self.asking.pending.len() >= self.settings.requests {
+            return self.outputs.push_back(fail(Failure::Busy));
+        }
+        let Some(terms) = self.terms else { return self.outputs.push_back(fail(Failure::Unavailable)) };
+        self.asking.counted += 1;
+        let number = self.asking.counted;
+        let request = Request { key: key.clone(), op: OpId { client: self.asking.client, number }, operation };
+        if (freshness == Freshness::Hint && !is_read) || !request.is_within_bounds() {
+            return self.outputs.push_back(fail(Failure::Invalid));
+        }
+        let deadline = now + patience;
+        self.asking.pending.insert(
+            number,
+            Pending {
+                id,
+                slot: terms.slot_of(&key),
+                request,
+                freshness,
+                deadline,
+                waiting: Waiting::Turn,
+                wake: deadline,
+                doubtful: false,
+                tour: VecDeque::new(),
+                rounds: 0,
+                sent_on: 0,
+            },
+        );
+        self.asking.timers.insert((deadline, number));
+        if !is_read {
+            let queue = self.asking.writes.entry(key).or_default();
+            queue.push_back(number);
+            if queue.len() > 1 {
+                return;
+            }
+        }
+        self.attempt(now, number, None);
+    }
+
+    pub(super) fn retry_due(&mut self, now: Instant) {
+        while let Some((_, number)) = self.asking.timers.first().copied().filter(|(at, _)| *at <= now) {
+            let Some(pending) = self.asking.pending.get_mut(&number) else { return };
+            if pending.deadline <= now {
+                let asked = matches!(pending.waiting, Waiting::Answer(_));
+                let unknown = (pending.doubtful || asked) && !pending.request.operation.is_read();
+                self.finish(now, number, Err(if unknown { Failure::Unknown } else { Failure::Unavailable }));
+                continue;
+            }
+            if let Waiting::Answer(silent) = pending.waiting {
+                pending.doubtful = true;
+                if let Some(hint) = self.asking.hints.get_mut(&pending.slot).filter(|hint| hint.leader == Some(silent))
+                {
+                    hint.leader = None;
+                }
+            }
+            self.attempt(now, number, None);
+        }
+    }
+
+    /// Sends a request to the machine that is most likely to answer it; `hint` is one that was just named.
+    fn attempt(&mut self, now: Instant, number: u64, hint: Option<NodeId>) {
+        let Some(pending) = self.asking.pending.get_mut(&number) else { return };
+        let slot = pending.slot;
+        let own = self.slots.get(&slot);
+        let here = own.is_some_and(|own| match pending.freshness {
+            Freshness::Linearizable => own.leads().is_some(),
+            Freshness::Hint => own.is_member(),
+        });
+        let led = || self.asking.hints.get(&slot).and_then(|hint| hint.leader);
+        let fresh_round = pending.tour.is_empty() && pending.rounds == 0;
+        let target = if here {
+            Some(self.me)
+        } else {
+            hint.or_else(|| led().filter(|_| fresh_round)).or_else(|| pending.tour.pop_front())
+        };
+        match target {
+            Some(node) => self.send_request(now, number, node),
+            None => self.next_round(now, number),
+        }
+    }
+
+    fn send_request(&mut self, now: Instant, number: u64, node: NodeId) {
+        self.asking.wait(number, Waiting::Answer(node), now + self.settings.attempt);
+        let Some(pending) = self.asking.pending.get(&number) else { return };
+        let (freshness, request) = (pending.freshness, pending.request.clone());
+        if node == self.me {
+            self.serve(now, node, number, freshness, request);
+        } else {
+            self.post(now, node, crate::Part::Ask { number, freshness, request });
+        }
+    }
+
+    /// Everybody who might have known was asked: pause, and ask the ring where the slot should be.
+    fn next_round(&mut self, now: Instant, number: u64) {
+        let Some(pending) = self.asking.pending.get_mut(&number) else { return };
+        pending.rounds += 1;
+        pending.sent_on = 0;
+        let (slot, rounds) = (pending.slot, pending.rounds);
+        let mut tour: VecDeque<NodeId> = VecDeque::new();
+        let hinted = self.asking.members_hinted(slot).unwrap_or_default();
+        for node in hinted.into_iter().chain(self.members_of(slot)) {
+            if node != self.me && !tour.contains(&node) {
+                tour.push_back(node);
+            }
+        }
+        // Nobody to ask, or they were asked before and did not help.
+        if tour.is_empty() || rounds.is_multiple_of(2) {
+            let Some(terms) = self.terms else { return };
+            self.asking.wait(number, Waiting::Lookup, now + self.settings.ring.silence);
+            let until = now + self.settings.ring.silence;
+            return self.ring.lookup(now, number, terms.point_of(slot), until);
+        }
+        // From a random one on, so that many who know the same do not all ask the same.
+        let turn = usize::try_from(self.random.below(tour.len() as u64)).unwrap_or_default();
+        tour.rotate_left(turn);
+        self.begin_tour(now, number, tour);
+    }
+
+    /// Asks these machines one after the other: the first time at once, later after a pause.
+    fn begin_tour(&mut self, now: Instant, number: u64, tour: VecDeque<NodeId>) {
+        let Some(pending) = self.asking.pending.get_mut(&number) else { return };
+        pending.tour = tour;
+        if pending.rounds <= 1 {
+            return self.attempt(now, number, None);
+        }
+        let (shortest, longest) = self.settings.retry;
+        let wait = (shortest * (1 << pending.rounds.min(10))).min(longest);
+        let wait = self.random.span(wait / 2, wait);
+        self.asking.wait(number, Waiting::Pause, now + wait);
+    }
+
+    /// The ring has said where a slot should be.
+    pub(super) fn found_slot(&mut self, now: Instant, number: u64, machines: Option<Vec<Peer>>) {
+        let waits = |pending: &&Pending| pending.waiting == Waiting::Lookup;
+        let Some(slot) = self.asking.pending.get(&number).filter(waits).map(|pending| pending.slot) else { return };
+        // Whoever is said to keep it comes first, then those that should; a slot that moves is still with those behind.
+        let mut tour = VecDeque::from(self.asking.members_hinted(slot).unwrap_or_default());
+        for peer in machines.into_iter().flatten() {
+            if !tour.contains(&peer.id) {
+                tour.push_back(peer.id);
+            }
+        }
+        tour.retain(|node| *node != self.me);
+        self.begin_tour(now, number, tour);
+    }
+
+    pub(super) fn told(&mut self, now: Instant, news: News) {
+        let News { from, number, reply } = news;
+        let Some(pending) = self.asking.pending.get_mut(&number) else { return };
+        let slot = pending.slot;
+        let expected = pending.waiting == Waiting::Answer(from);
+        let refusal = match reply {
+            Ok(reply) => {
+                if pending.freshness == Freshness::Linearizable {
+                    self.asking.hints.entry(slot).or_default().leader = Some(from);
+                }
+                return self.finish(now, number, Ok(reply));
+            }
+            Err(refusal) => refusal,
+        };
+        if !expected {
+            // Of an earlier attempt, whose time was over: another one is under way.
+            return;
+        }
+        if let Some(hint) = self.asking.hints.get_mut(&slot).filter(|hint| hint.leader == Some(from)) {
+            hint.leader = None;
+        }
+        match refusal {
+            Refusal::Redirect { leader, members } => {
+                pending.sent_on += 1;
+                let goes_on = pending.sent_on <= SENT_ON_MAX;
+                let mut named: Vec<NodeId> = leader.into_iter().chain(members).collect();
+                named.truncate(crate::kv::config::MEMBERS_MAX);
+                for node in named.into_iter().filter(|node| *node != from).rev() {
+                    // Nearer to the slot than whom the ring named.
+                    pending.tour.retain(|known| *known != node);
+                    if goes_on {
+                        pending.tour.push_front(node);
+                    }
+                }
+                if let Some(leader) = leader.filter(|leader| *leader != from && goes_on) {
+                    self.asking.hints.entry(slot).or_default().leader = Some(leader);
+                }
+                self.attempt(now, number, None);
+            }
+            Refusal::Busy | Refusal::Unavailable | Refusal::ReadOnly => self.attempt(now, number, None),
+            Refusal::Unknown { .. } => {
+                pending.doubtful = true;
+                self.attempt(now, number, None);
+            }
+            Refusal::Superseded => {
+                let read = pending.request.operation.is_read();
+                self.finish(now, number, Err(if read { Failure::Unavailable } else { Failure::Unknown }));
+            }
+            Refusal::TooLarge => self.finish(now, number, Err(Failure::Invalid)),
+        }
+    }
+
+    fn finish(&mut self, now: Instant, number: u64, reply: Result<Reply, Failure>) {
+        let Some(pending) = self.asking.pending.remove(&number) else { return };
+        self.asking.timers.remove(&(pending.wake, number));
+        self.outputs.push_back(Output::Reply { id: pending.id, reply });
+        let Some(queue) = self.asking.writes.get_mut(&pending.request.key) else { return };
+        let had_turn = queue.front() == Some(&number);
+        queue.retain(|waiting| *waiting != number);
+        let next = queue.front().copied();
+        if queue.is_empty() {
+            self.asking.writes.remove(&pending.request.key);
+        }
+        if let Some(next) = next.filter(|_| had_turn) {
+            self.attempt(now, next, None);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! How requests of other nodes are answered, and those of this one that it can answer itself.
+
+use std::collections::BTreeMap;
+
+use super::Node;
+use crate::kv::{self, Answer, Refusal, Request, RequestId};
+use crate::{Freshness, Instant, NodeId, Part, Reply, Version};
+
+/// Requests that slots of this node are working on.
+#[derive(Debug, Default)]
+pub(super) struct Serving {
+    counted: u64,
+    /// Who asked, and how it names the answer.
+    open: BTreeMap<RequestId, (NodeId, u64)>,
+}
+
+impl Node {
+    /// Another node asks, or this one itself.
+    pub(super) fn serve(&mut self, now: Instant, from: NodeId, number: u64, freshness: Freshness, request: Request) {
+        let slot = self.terms.map(|terms| terms.slot_of(&request.key));
+        let Some(slot) = slot else {
+            return self.tell(now, from, number, Err(Refusal::Redirect { leader: None, members: Vec::new() }));
+        };
+        if self.serving.open.len() >= self.settings.requests {
+            self.refused.requests += 1;
+            return self.tell(now, from, number, Err(Refusal::Busy));
+        }
+        let keeps = self.slots.get(&slot).is_some_and(|slot| slot.is_member());
+        if !keeps {
+            let members = self.asking.members_hinted(slot).unwrap_or_else(|| self.members_of(slot));
+            return self.tell(now, from, number, Err(Refusal::Redirect { leader: None, members }));
+        }
+        match freshness {
+            Freshness::Hint => {
+                let known = self.slots.get(&slot).and_then(|slot| slot.peek(&request.key, &request.operation));
+                let reply = known.map(|(answer, version)| Reply { answer, version });
+                self.tell(now, from, number, reply.ok_or(Refusal::Unavailable));
+            }
+            Freshness::Linearizable => {
+                self.serving.counted += 1;
+                let id = RequestId(self.serving.counted);
+                self.serving.open.insert(id, (from, number));
+                self.slot_input(now, slot, kv::Input::Request { id, request });
+            }
+        }
+    }
+
+    /// A slot of this node has an answer.
+    pub(super) fn served(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        reply: Result<Answer, Refusal>,
+        rests_on: Option<Version>,
+    ) {
+        let Some((from, number)) = self.serving.open.remove(&id) else { return };
+        self.tell(now, from, number, reply.map(|answer| Reply { answer, version: rests_on }));
+    }
+
+    fn tell(&mut self, now: Instant, to: NodeId, number: u64, reply: Result<Reply, Refusal>) {
+        if to == self.me {
+            self.asking.heard(to, number, reply);
+        } else {
+            self.post(now, to, Part::Told { number, reply });
+        }
+    }
+}

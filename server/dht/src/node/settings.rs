@@ -1,0 +1,47 @@
+//! The spans and bounds of a node.
+
+use std::time::Duration;
+
+use crate::{kv, ring};
+
+/// How patient a node is, and how much it takes at a time.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Of its part in the ring.
+    pub ring: ring::Settings,
+    /// Of its part in each slot.
+    pub slot: kv::Settings,
+    /// How often a leader looks up who should keep its slot.
+    pub placement: Duration,
+    /// For how long the ring must have wanted other members before they are changed, when all present ones are alive.
+    pub join_hold_off: Duration,
+    /// The same when a present one is silent: it may only restart.
+    pub crash_hold_off: Duration,
+    /// How many slots a node changes at a time.
+    pub changing: usize,
+    /// How long one attempt of a request may take before another node is asked.
+    pub attempt: Duration,
+    /// The shortest and the longest wait between two rounds of attempts.
+    pub retry: (Duration, Duration),
+    /// How many requests of its users, and how many of other nodes, a node takes at a time.
+    pub requests: usize,
+    /// The most bytes of a packet, roughly; a single larger part still goes.
+    pub packet_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ring: ring::Settings::default(),
+            slot: kv::Settings::default(),
+            placement: Duration::from_secs(10),
+            join_hold_off: Duration::from_secs(30),
+            crash_hold_off: Duration::from_secs(60),
+            changing: 4,
+            attempt: Duration::from_secs(1),
+            retry: (Duration::from_millis(20), Duration::from_secs(1)),
+            requests: 4096,
+            packet_bytes: 256 * 1024,
+        }
+    }
+}
