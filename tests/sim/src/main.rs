@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use argh::FromArgs;
-use sim::{Outcome, Swarm};
+use sim::Outcome;
+use sim::slot::Swarm;
 
 /// Runs Specter's slots under faults and checks what they promise.
 #[derive(FromArgs)]
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
             eprintln!("{error}");
             return ExitCode::from(2);
         }
-        let outcome = sim::run(swarm);
+        let outcome = sim::slot::run(swarm);
         total.add(&outcome);
         if let Some((violation, micros)) = &outcome.violation {
             print(&total, seed - first + 1);

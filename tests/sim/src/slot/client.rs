@@ -6,8 +6,8 @@ use std::time::Duration;
 use specter_dht::kv::{Answer, Fence, Key, OpId, Operation, Refusal, Request};
 use specter_dht::{NodeId, Random};
 
-use crate::Swarm;
-use crate::swarm::CLIENT_BUDGET_MICROS;
+use crate::slot::Swarm;
+use crate::slot::swarm::CLIENT_BUDGET_MICROS;
 
 /// For how long after its keys were new an age of keys lasts; afterwards they are mostly left alone, so that they can be
 /// purged.
@@ -155,7 +155,7 @@ impl Client {
                     self.target = NodeId::from(self.random.below(swarm.nodes));
                 }
             }
-            Refusal::Busy | Refusal::Unavailable => {
+            Refusal::Busy | Refusal::Unavailable | Refusal::ReadOnly | Refusal::TooLarge => {
                 pending.refused.insert(copy);
             }
             Refusal::Unknown { .. } | Refusal::Superseded => {}
