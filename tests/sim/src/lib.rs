@@ -7,6 +7,7 @@
 //! And what both are made of:
 //! - `queue`: what is due when.
 //! - `network`, `disk`, `clock`: what becomes of a message, of a log, of time.
+//! - `workload`: what a client asks next.
 //! - `history`, [`checker`]: what clients saw, and whether it could have happened one operation at a time.
 //! - `invariant`, `lease`: what must hold at every moment.
 //! - [`tally`]: what a run comes to, and the hash that is the same for the same seed.
@@ -22,5 +23,6 @@ pub mod network;
 mod queue;
 pub mod slot;
 pub mod tally;
+mod workload;
 
 pub use tally::{Outcome, Violation};

@@ -19,9 +19,9 @@ impl World {
     }
 
     pub(super) fn begin(&mut self, id: u64) {
-        let (swarm, time) = (self.swarm.clone(), self.queue.time());
+        let time = self.queue.time();
         let Some(client) = self.client(id) else { return };
-        client.begin(&swarm, time);
+        client.begin(time);
         let Some(request) = client.pending.as_ref().map(|pending| pending.request.clone()) else { return };
         if let Operation::Release { token } = request.operation {
             self.leases.releasing(&request.key, token, time);
@@ -52,7 +52,7 @@ impl World {
     fn give_up(&mut self, id: u64) {
         let Some(client) = self.client(id) else { return };
         let Some(pending) = client.pending.take() else { return };
-        client.note_lease(&pending.request.operation, &pending.request.key, None);
+        client.workload.note_lease(&pending.request.operation, &pending.request.key, None);
         // Refused for sure: then it must have left no trace, and it is left out of the history.
         let refused = pending.copies == pending.refused.len() as u64;
         self.outcome.count(if refused { "operations refused" } else { "operations of unknown fate" });
@@ -96,7 +96,7 @@ impl World {
         let Some(pending) = client.pending.take() else { return Ok(()) };
         client.calm_answers += u64::from(calm);
         let Request { key, operation, .. } = &pending.request;
-        client.note_lease(operation, key, Some(&answer));
+        client.workload.note_lease(operation, key, Some(&answer));
         let times = (pending.called, time);
         self.leases.answered(op.client, key, operation, &answer, times)?;
         self.outcome.count("operations answered");

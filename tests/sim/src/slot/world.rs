@@ -14,6 +14,7 @@ use crate::queue::Queue;
 use crate::slot::Swarm;
 use crate::slot::client::Client;
 use crate::slot::machine::Machine;
+use crate::workload::Workload;
 use crate::{Outcome, Violation};
 
 /// What is due at some time.
@@ -95,7 +96,9 @@ impl World {
         let machines = (0..swarm.nodes)
             .map(NodeId::from)
             .map(|id| (id, Machine::new(id, founders.contains(&id).then(|| founding.clone()).into_iter().collect())));
-        let clients = (1..=swarm.clients).map(|id| Client::new(id, Random::seeded(random.next_u64()))).collect();
+        let clients = (1..=swarm.clients)
+            .map(|id| Client::new(id, Workload::new(id, swarm.keys, Random::seeded(random.next_u64()))))
+            .collect();
         Self {
             queue: Queue::new(),
             machines: machines.collect(),
