@@ -1,5 +1,6 @@
 //! What a member answers to candidates and leaders (rules A1 to A8).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kv::outbox::Outbox;
@@ -66,7 +67,7 @@ impl Acceptor {
         ballot: Ballot,
         key: Key,
         version: Version,
-        register: Register,
+        register: Arc<Register>,
         config: Config,
         outbox: &mut Outbox,
     ) {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -21,7 +22,7 @@ pub struct Report {
     /// Up to which version it wiped or purged.
     pub mark: Version,
     /// What it holds.
-    pub registers: BTreeMap<Key, (Version, Register)>,
+    pub registers: BTreeMap<Key, (Version, Arc<Register>)>,
 }
 
 /// What nodes say to each other about a slot.
@@ -59,7 +60,7 @@ pub enum Message {
         /// Which value of it.
         version: Version,
         /// The value.
-        register: Register,
+        register: Arc<Register>,
         /// The configuration it is written in, which is chosen.
         config: Config,
     },
@@ -165,7 +166,6 @@ pub enum Refusal {
 
 /// What can happen to a slot.
 #[derive(Clone, Debug, Hash)]
-#[expect(clippy::large_enum_variant, reason = "taken apart at once, never kept in numbers")]
 pub enum Input {
     /// The instant asked for has come.
     Timeout,

@@ -175,7 +175,7 @@ impl Slot {
                 self.refused(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, key, version));
+                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
             }
             Message::ConfigAccepted { ballot, version } => {
                 self.lead_in(now, ballot, |leader, context| leader.config_accepted(context, from, version));
