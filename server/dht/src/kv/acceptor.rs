@@ -68,13 +68,19 @@ impl Acceptor {
         key: Key,
         version: Version,
         register: Arc<Register>,
-        config: Config,
+        config: Version,
         outbox: &mut Outbox,
     ) {
         if !self.follow(now, from, ballot, outbox) {
             return;
         }
-        self.learn(config, outbox);
+        if self.durable.config.version < config {
+            return outbox.send(from, Message::Behind { ballot, key });
+        }
+        if self.durable.config.version == config && !self.durable.chosen {
+            // Nothing is written in a configuration that is not chosen.
+            self.learn(Config { leaving: None, ..self.durable.config.clone() }, outbox);
+        }
         let since = self.durable.config.since(self.me);
         if since.is_none() || self.durable.tenure != since {
             return;

@@ -273,7 +273,7 @@ impl Leader {
         version: Version,
         register: &Arc<Register>,
     ) {
-        let (ballot, key, register, config) = (self.ballot, key.clone(), Arc::clone(register), self.config.clone());
+        let (ballot, key, register, config) = (self.ballot, key.clone(), Arc::clone(register), self.config.version);
         context.outbox.send(to, Message::Accept { ballot, key, version, register, config });
     }
 
@@ -286,6 +286,19 @@ impl Leader {
             }
             Some(_) | None => self.keys.hold(key, version, seat),
         }
+    }
+
+    /// A member lacks the configuration: it gets that, and the value again.
+    pub(crate) fn behind(&mut self, context: &mut Context<'_>, from: NodeId, key: &Key) {
+        let Some(seat) = self.roster.seat(from) else { return };
+        let flight = self.work.get(key).and_then(|work| work.flight.as_ref());
+        let (version, register) = match (flight, self.keys.get(key)) {
+            (Some(flight), _) if !flight.acks.contains(seat) => (flight.version, &flight.register),
+            (None, Some(held)) if !held.holders.contains(seat) => (held.version, &held.register),
+            (Some(_) | None, _) => return,
+        };
+        context.outbox.send(from, Message::Learn { config: self.config.clone() });
+        self.send_accept(context, from, key, version, register);
     }
 
     /// Ends a write that a quorum has accepted.

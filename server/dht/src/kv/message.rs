@@ -61,8 +61,8 @@ pub enum Message {
         version: Version,
         /// The value.
         register: Arc<Register>,
-        /// The configuration it is written in, which is chosen.
-        config: Config,
+        /// The version of the configuration it is written in, which is chosen.
+        config: Version,
     },
     /// A member has the value on its disk.
     Accepted {
@@ -72,6 +72,13 @@ pub enum Message {
         key: Key,
         /// Which value of it.
         version: Version,
+    },
+    /// A member did not take a value in: it lacks the configuration that the value is written in.
+    Behind {
+        /// The leader's right.
+        ballot: Ballot,
+        /// Which key.
+        key: Key,
     },
     /// A leader proposes a configuration.
     AcceptConfig {
