@@ -90,12 +90,8 @@ impl Cluster {
 
     fn ask(&mut self, node: u64, key: &str, operation: Operation) -> Result<Reply, Failure> {
         let id = RequestId(self.now.as_micros());
-        let ask = Ask {
-            key: key.into(),
-            operation,
-            freshness: Freshness::Linearizable,
-            patience: Duration::from_secs(5),
-        };
+        let ask =
+            Ask { key: key.into(), operation, freshness: Freshness::Linearizable, patience: Duration::from_secs(5) };
         self.input(NodeId::from(node), Input::Request { id, ask });
         loop {
             if let Some(reply) = self.replies.remove(&id) {

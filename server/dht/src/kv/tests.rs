@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::kv::register::Recollection;
 use crate::kv::*;
-use crate::*;
+use crate::{Ballot, Instant, NodeId, Random, Version};
 
 fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
     ids.iter().map(|id| NodeId::from(*id)).collect()
