@@ -1,5 +1,6 @@
 //! What a member answers to candidates and leaders (rules A1 to A8).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kv::outbox::Outbox;
@@ -66,14 +67,20 @@ impl Acceptor {
         ballot: Ballot,
         key: Key,
         version: Version,
-        register: Register,
-        config: Config,
+        register: Arc<Register>,
+        config: Version,
         outbox: &mut Outbox,
     ) {
         if !self.follow(now, from, ballot, outbox) {
             return;
         }
-        self.learn(config, outbox);
+        if self.durable.config.version < config {
+            return outbox.send(from, Message::Behind { ballot, key });
+        }
+        if self.durable.config.version == config && !self.durable.chosen {
+            // Nothing is written in a configuration that is not chosen.
+            self.learn(Config { leaving: None, ..self.durable.config.clone() }, outbox);
+        }
         let since = self.durable.config.since(self.me);
         if since.is_none() || self.durable.tenure != since {
             return;

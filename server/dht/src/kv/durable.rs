@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::kv::{Config, Key, Register, Rule, Rules};
 use crate::{Ballot, NodeId, Version};
@@ -18,7 +19,7 @@ pub enum Entry {
         /// Which value of the key.
         version: Version,
         /// The value.
-        register: Register,
+        register: Arc<Register>,
     },
     /// A configuration was accepted.
     Config {
@@ -50,7 +51,7 @@ pub struct Durable {
     /// Since when the node has been a member without a break, or none.
     pub tenure: Option<Version>,
     /// What is held of each key.
-    pub registers: BTreeMap<Key, (Version, Register)>,
+    pub registers: BTreeMap<Key, (Version, Arc<Register>)>,
     /// Of keys that are not held, nothing up to this version is accepted: it was wiped or purged.
     pub mark: Version,
 }
@@ -75,7 +76,7 @@ impl Durable {
         match entry {
             Entry::Promise(ballot) => self.promise = self.promise.max(*ballot),
             Entry::Accept { key, version, register } => {
-                self.registers.insert(key.clone(), (*version, register.clone()));
+                self.registers.insert(key.clone(), (*version, Arc::clone(register)));
             }
             Entry::Config { config, chosen } => {
                 self.config = config.clone();

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use std::time::Duration;
 use thiserror::Error;
@@ -22,7 +23,7 @@ pub struct Report {
     /// Up to which version it wiped or purged.
     pub mark: Version,
     /// What it holds.
-    pub registers: BTreeMap<Key, (Version, Register)>,
+    pub registers: BTreeMap<Key, (Version, Arc<Register>)>,
 }
 
 /// What nodes say to each other about a slot.
@@ -60,9 +61,9 @@ pub enum Message {
         /// Which value of it.
         version: Version,
         /// The value.
-        register: Register,
-        /// The configuration it is written in, which is chosen.
-        config: Config,
+        register: Arc<Register>,
+        /// The version of the configuration it is written in, which is chosen.
+        config: Version,
     },
     /// A member has the value on its disk.
     Accepted {
@@ -72,6 +73,13 @@ pub enum Message {
         key: Key,
         /// Which value of it.
         version: Version,
+    },
+    /// A member did not take a value in: it lacks the configuration that the value is written in.
+    Behind {
+        /// The leader's right.
+        ballot: Ballot,
+        /// Which key.
+        key: Key,
     },
     /// A leader proposes a configuration.
     AcceptConfig {
@@ -183,7 +191,6 @@ pub enum Refusal {
 
 /// What can happen to a slot.
 #[derive(Clone, Debug, Hash)]
-#[expect(clippy::large_enum_variant, reason = "taken apart at once, never kept in numbers")]
 pub enum Input {
     /// The instant asked for has come.
     Timeout,

@@ -5,6 +5,7 @@
 //! - [`durable`]: what a member must find again after a crash, as a fold over its log.
 //! - `acceptor`: what a member answers to a leader (rules A1 to A8).
 //! - `election`, `leader`, `reading`, `upkeep`: how one member comes to lead, and what it then does (rules L1 to L6).
+//! - `keys`, `roster`: what a leader knows of its keys, and of who has them.
 //! - `reconfigure`: how the members of a slot change (rules R1 to R5).
 //!
 //! ```text
@@ -15,12 +16,14 @@ mod acceptor;
 pub mod config;
 pub mod durable;
 mod election;
+mod keys;
 mod leader;
 mod message;
 mod outbox;
 mod reading;
 mod reconfigure;
 pub mod register;
+mod roster;
 mod rules;
 mod settings;
 mod slot;

@@ -61,14 +61,14 @@ impl Leader {
         let Some(Proposal { mut config, .. }) = self.proposal.take_if(chosen) else { return };
         let audience: BTreeSet<NodeId> = config.audience().union(&self.config.audience()).copied().collect();
         config.leaving = None;
-        self.config = config;
+        self.adopt(config);
         self.contact_at = context.now;
         self.joint_at = context.now;
         self.over = !self.config.contains(context.me);
         for node in audience {
             context.outbox.send(node, Message::Learn { config: self.config.clone() });
         }
-        for key in self.flying.clone() {
+        for key in self.flights.values().cloned().collect::<Vec<_>>() {
             self.settle(context, &key);
         }
     }
@@ -78,7 +78,7 @@ impl Leader {
         if self.over || self.proposal.is_some() {
             return;
         }
-        if self.flying.is_empty()
+        if self.flights.is_empty()
             && let Some(drain) = self.drain.take()
         {
             match drain {
@@ -88,14 +88,13 @@ impl Leader {
             return;
         }
         if self.drain.is_none() && !self.config.is_stable() {
-            let transferred = self.keys.iter().all(|(key, held)| held.version.is_none() || self.is_fresh(key));
-            if transferred || !context.rules.keeps(Rule::Transfer) {
+            if self.keys.all_fresh() || !context.rules.keeps(Rule::Transfer) {
                 self.drain = Some(Drain::Reduce);
                 return self.advance(context);
             }
             self.refresh_stale(context);
         }
-        self.start_waiting(context);
+        self.start_ready(context);
     }
 
     /// R1.

@@ -218,7 +218,10 @@ impl Slot {
                 self.refused(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, key, version));
+                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
+            }
+            Message::Behind { ballot, key } => {
+                self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));
             }
             Message::ConfigAccepted { ballot, version } => {
                 self.lead_in(now, ballot, |leader, context| leader.config_accepted(context, from, version));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::kv::register::Recollection;
 use crate::kv::*;
-use crate::*;
+use crate::{Ballot, Instant, NodeId, Random, Version};
 
 fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
     ids.iter().map(|id| NodeId::from(*id)).collect()
@@ -158,7 +158,7 @@ fn a_member_that_is_asked_to_leave_keeps_its_keys_until_that_is_chosen() {
     let mut durable = Durable::new(NodeId(1), Rules::default());
     durable.apply(&Entry::Config { config: Config::founding(nodes(&[1, 2, 3])), chosen: true });
     let version = Version { ballot: Ballot::default(), seq: 5 };
-    durable.apply(&Entry::Accept { key: b"k".to_vec(), version, register: Register::EMPTY });
+    durable.apply(&Entry::Accept { key: b"k".to_vec(), version, register: std::sync::Arc::default() });
     let without = Config { version: Version { seq: 6, ..version }, ..Config::founding(nodes(&[2, 3, 4])) };
     durable.apply(&Entry::Config { config: without.clone(), chosen: false });
     assert_eq!(durable.registers.len(), 1, "the configuration may still be undone");
@@ -172,7 +172,7 @@ fn a_member_that_comes_back_starts_empty() {
     let mut durable = Durable::new(NodeId(1), Rules::default());
     durable.apply(&Entry::Config { config: Config::founding(nodes(&[1])), chosen: true });
     let version = Version { ballot: Ballot::default(), seq: 5 };
-    durable.apply(&Entry::Accept { key: b"k".to_vec(), version, register: Register::EMPTY });
+    durable.apply(&Entry::Accept { key: b"k".to_vec(), version, register: std::sync::Arc::default() });
     let since = Version { seq: 9, ..version };
     let config = Config { version: since, old: vec![Member { node: NodeId(1), since }], ..Config::default() };
     durable.apply(&Entry::Config { config, chosen: false });

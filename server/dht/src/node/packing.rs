@@ -87,6 +87,7 @@ fn names(part: &Part) -> Vec<NodeId> {
             Message::Prepare { .. }
             | Message::Accept { .. }
             | Message::Accepted { .. }
+            | Message::Behind { .. }
             | Message::ConfigAccepted { .. }
             | Message::Confirm { .. }
             | Message::Confirmed { .. }

@@ -176,6 +176,11 @@ impl Stage {
         self.nodes[&id].slot.state().registers.contains_key(key.as_bytes())
     }
 
+    /// How many entries a node's log has.
+    pub(crate) fn appended(&self, id: u64) -> usize {
+        self.nodes[&id].log.len()
+    }
+
     /// A node loses what its disk has not synced, and starts again.
     pub(crate) fn restart(&mut self, id: u64) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
@@ -206,6 +211,11 @@ impl Stage {
         let op = OpId { client: 1, number };
         let request = Request { key: Key::from(key), op, operation };
         self.input(id, Input::Request { id: RequestId(number), request });
+    }
+
+    /// What a copy came to.
+    pub(crate) fn reply(&self, number: u64) -> Option<&Result<Answer, Refusal>> {
+        self.replies.get(&number)
     }
 
     /// Writes and expects success.

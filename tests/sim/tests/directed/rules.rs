@@ -1,9 +1,8 @@
 //! One scenario for each rule that chance hardly ever tests: kept, the promise holds; broken, it does not.
 
-mod stage;
-
 use specter_dht::kv::{Answer, Message, Operation, Rule, Rules};
-use stage::{Letter, Stage, write};
+
+use crate::stage::{Letter, Stage, write};
 
 /// The scenario says whether the promise was kept: it must be with all rules, and must not be without this one.
 fn decides(rule: Rule, scenario: fn(Rules) -> bool) {
