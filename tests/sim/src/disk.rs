@@ -41,6 +41,11 @@ impl<R> Disk<R> {
         self.unsynced.push(record);
     }
 
+    /// Whether everything is synced.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
     /// Begins an fsync of everything written, if there is anything and none is under way.
     pub(crate) fn begin_sync(&mut self) -> bool {
         let begins = self.syncing.is_none() && !self.unsynced.is_empty();

@@ -26,10 +26,15 @@ pub(crate) struct Leases {
     fences: BTreeMap<Key, (u64, u64)>,
     tokens: BTreeMap<Key, (u64, u64)>,
     /// Whether clocks leap in this world: then a lease may end before its holder thinks so, and only its token counts.
-    pub(crate) clocks_leap: bool,
+    clocks_leap: bool,
 }
 
 impl Leases {
+    /// In a world whose clocks leap, or do not.
+    pub(crate) fn new(clocks_leap: bool) -> Self {
+        Self { clocks_leap, ..Self::default() }
+    }
+
     /// A client gives a lease back: from now on it does not count on it.
     pub(crate) fn releasing(&mut self, key: &Key, token: u64, time: u64) {
         if let Some(grant) = self.grants.get_mut(key).filter(|grant| grant.token == token) {

@@ -124,6 +124,11 @@ impl Machine {
         self.image = State::new(id, Rules::default());
     }
 
+    /// What its node starts with.
+    pub(crate) const fn held(&self) -> &State {
+        &self.held
+    }
+
     pub(crate) const fn is_up(&self) -> bool {
         self.node.is_some()
     }
