@@ -1,0 +1,4 @@
+//! Rings of a few nodes, in memory.
+
+mod growth;
+mod world;
