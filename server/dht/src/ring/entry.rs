@@ -119,7 +119,7 @@ impl Ring {
         }
         let target = from.points().next().unwrap_or_default();
         let peers = if self.is_member() {
-            self.nearer(target, None).into_iter().map(|(_, peer)| peer).collect()
+            self.nearer(target, None)
         } else {
             let others = self.machines.book().map(|machine| &machine.peer).filter(|peer| peer.id != from.id);
             others.take(NAMED_MAX).cloned().collect()

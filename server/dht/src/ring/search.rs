@@ -49,6 +49,9 @@ const TRIES_MAX: usize = 64;
 /// The most machines a search keeps in mind.
 const FRONTIER_MAX: usize = 16;
 
+/// How many machines stand by when a finger is asked whether it still is the right one.
+const FALLBACKS: usize = 2;
+
 /// The most searches of the ring itself, on top of those of its callers.
 const OWN_MAX: usize = 32;
 
@@ -98,20 +101,29 @@ impl Ring {
     /// Begins a search. Besides those given, it begins with whom this node knows.
     pub(super) fn search(&mut self, now: Instant, purpose: Purpose, target: Point, until: Instant, first: Vec<Peer>) {
         let late = Self::ago(now, self.settings.hop);
-        let mut frontier = if first.is_empty() { self.nearer(target, Some(late)) } else { Vec::new() };
-        frontier.reverse();
-        let is_hinted = matches!(purpose, Purpose::Finger(..));
-        let mut search = Search { purpose, target, until, frontier, tried: Vec::new(), hop_until: now, hops: 0 };
+        let is_hinted = matches!(purpose, Purpose::Finger(..)) && !first.is_empty();
+        let others = match (first.is_empty(), is_hinted) {
+            (true, _) => usize::MAX,
+            (false, true) => FALLBACKS,
+            (false, false) => 0,
+        };
+        let mut search = Search {
+            purpose,
+            target,
+            until,
+            frontier: Vec::new(),
+            tried: Vec::new(),
+            hop_until: now,
+            hops: 0,
+        };
         for peer in first {
             // A finger is asked first although it stands behind the target: it knows who comes before itself.
             let distance = if is_hinted { 0 } else { peer.last_from(target) };
             search.add(distance, peer);
         }
-        if is_hinted && !search.frontier.is_empty() {
-            let mut others = self.nearer(target, Some(late));
-            others.truncate(2);
-            for (distance, peer) in others {
-                search.add(distance.saturating_add(1), peer);
+        if others > 0 {
+            for peer in self.nearer(target, Some(late)).into_iter().take(others) {
+                search.add(peer.last_from(target).max(1), peer);
             }
         }
         let id = self.searches.number();

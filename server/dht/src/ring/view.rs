@@ -140,12 +140,12 @@ impl Ring {
                 return Hop::Found(self.machines_from(index, target, is_short, self.settings.successors));
             }
         }
-        Hop::Nearer(self.nearer(target, None).into_iter().map(|(_, peer)| peer).collect())
+        Hop::Nearer(self.nearer(target, None))
     }
 
     /// The machines of lists and fingers that stand nearer before the target than this one, the nearest first. Those that
     /// were asked before the instant `late` and did not answer are left out, if there are others.
-    pub(super) fn nearer(&self, target: Point, late: Option<Instant>) -> Vec<(u64, Peer)> {
+    pub(super) fn nearer(&self, target: Point, late: Option<Instant>) -> Vec<Peer> {
         let own = self.seats.iter().map(|seat| seat.point.distance_to(target)).min().unwrap_or(Point::AROUND);
         let mut near: Vec<(u64, NodeId, Option<&Peer>)> = Vec::with_capacity(64);
         for seat in &self.seats {
@@ -162,8 +162,7 @@ impl Ring {
             near.retain(|(_, id, _)| !self.asks.is_open_since(*id, late));
         }
         let peer_of = |id, peer: Option<&Peer>| peer.or_else(|| self.machines.peer(id)).cloned();
-        let found = near.into_iter().filter_map(|(distance, id, peer)| Some((distance, peer_of(id, peer)?)));
-        found.take(NEARER_MAX).collect()
+        near.into_iter().filter_map(|(_, id, peer)| peer_of(id, peer)).take(NEARER_MAX).collect()
     }
 
     /// A hash of this seat's list, as those compare it that ask for it.
