@@ -107,15 +107,8 @@ impl Ring {
             (false, true) => FALLBACKS,
             (false, false) => 0,
         };
-        let mut search = Search {
-            purpose,
-            target,
-            until,
-            frontier: Vec::new(),
-            tried: Vec::new(),
-            hop_until: now,
-            hops: 0,
-        };
+        let mut search =
+            Search { purpose, target, until, frontier: Vec::new(), tried: Vec::new(), hop_until: now, hops: 0 };
         for peer in first {
             // A finger is asked first although it stands behind the target: it knows who comes before itself.
             let distance = if is_hinted { 0 } else { peer.last_from(target) };

@@ -205,7 +205,9 @@ impl World {
             let answers = &self.found[&token];
             assert_eq!(answers.len(), 1, "a lookup ends once");
             let is_right = answers[0].as_ref().is_some_and(|machines| machines[0].id == owner);
-            if !is_right { println!("{owner} {:?}", answers[0].as_ref().map(|m| m.iter().map(|p| p.id).collect::<Vec<_>>())); }
+            if !is_right {
+                println!("{owner} {:?}", answers[0].as_ref().map(|m| m.iter().map(|p| p.id).collect::<Vec<_>>()));
+            }
             is_right
         };
         wanted.into_iter().filter(|(token, owner)| right(*token, *owner)).count()
