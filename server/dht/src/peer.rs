@@ -38,4 +38,30 @@ impl Peer {
         let ahead = self.points().map(|point| (once_around(from.distance_to(point)), point));
         ahead.min().unwrap_or((Point::AROUND, from))
     }
+
+    /// How far it is clockwise from `target` to the first of its points at it or after it.
+    pub fn first_from(&self, target: Point) -> u64 {
+        self.points().map(|point| target.distance_to(point)).min().unwrap_or(Point::AROUND)
+    }
+
+    /// How far the last of its points before `here` is from there; its point at `here` itself counts as once around.
+    pub fn last_before(&self, here: Point) -> u64 {
+        let behind = self.points().map(|point| point.distance_to(here)).filter(|distance| *distance != 0);
+        behind.min().unwrap_or(Point::AROUND)
+    }
+
+    /// How far the last of its points at `target` or before it is from there.
+    pub fn last_from(&self, target: Point) -> u64 {
+        self.points().map(|point| point.distance_to(target)).min().unwrap_or(Point::AROUND)
+    }
+
+    /// Whether one of its virtual nodes stands there.
+    pub fn stands_at(&self, here: Point) -> bool {
+        self.points().any(|point| point == here)
+    }
+
+    /// Whether there can be such a machine at all.
+    pub const fn is_sound(&self) -> bool {
+        self.seats >= 1 && self.seats <= SEATS_MAX
+    }
 }

@@ -92,3 +92,60 @@ pub enum Message {
         from: Peer,
     },
 }
+
+impl Place {
+    /// Whether there can be such a virtual node at all.
+    pub fn is_sound(&self) -> bool {
+        self.peer.is_sound() && self.peer.stands_at(self.point)
+    }
+}
+
+impl Message {
+    /// Who says it.
+    pub const fn from(&self) -> &Peer {
+        match self {
+            Self::Ask { from, .. } | Self::Tell { from, .. } => &from.peer,
+            Self::Introduce { from, .. }
+            | Self::Step { from, .. }
+            | Self::Stepped { from, .. }
+            | Self::Greet { from }
+            | Self::Greeted { from, .. }
+            | Self::Farewell { from } => from,
+        }
+    }
+
+    /// Whether what it says of its sender can be true.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Self::Ask { from, .. } | Self::Tell { from, .. } => from.is_sound(),
+            Self::Introduce { .. }
+            | Self::Step { .. }
+            | Self::Stepped { .. }
+            | Self::Greet { .. }
+            | Self::Greeted { .. }
+            | Self::Farewell { .. } => self.from().is_sound(),
+        }
+    }
+}
+
+/// A hash of the successor list that a virtual node tells of; never zero.
+pub(crate) fn hash_of<'a>(point: Point, list: impl IntoIterator<Item = &'a Peer>) -> u64 {
+    let mut hash = Mixed(point.number());
+    for peer in list {
+        hash.mix((peer.id.0 >> 64) as u64);
+        hash.mix(peer.id.0 as u64);
+        hash.mix(peer.incarnation);
+        hash.mix(u64::from(peer.seats));
+    }
+    hash.0 | 1
+}
+
+/// A running hash, for comparing, not for secrets.
+struct Mixed(u64);
+
+impl Mixed {
+    const fn mix(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 29;
+    }
+}

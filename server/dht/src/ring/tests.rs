@@ -1,0 +1,7 @@
+//! Rings of a few nodes, in memory.
+
+mod crashes;
+mod growth;
+mod nonsense;
+mod partitions;
+mod world;

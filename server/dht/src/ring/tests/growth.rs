@@ -1,0 +1,36 @@
+//! Nodes come, go, and come back.
+
+use super::world::World;
+use crate::ring::invariant;
+
+#[test]
+fn rings_of_every_small_size_become_ideal_when_all_join_at_once() {
+    for nodes in [1, 2, 3, 5, 16, 17, 18, 20, 40] {
+        for seats in [1, 4] {
+            for seed in 0..3 {
+                let mut world = World::of(seed, nodes, seats);
+                let took = world.until_ideal(30);
+                println!("{nodes} nodes, {seats} seats, seed {seed}: {took} s");
+                world.run(30);
+                assert_eq!(world.is_ideal(), Ok(()), "and stay so");
+                assert_eq!(world.look_up(50), 50);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ring_that_grows_node_by_node_is_one_ring_at_every_moment() {
+    for seats in [1, 4] {
+        let mut world = World::new(7);
+        for node in 1..=20 {
+            let seed = 1 + world.random.below(node.max(2) - 1);
+            world.start(node, seats, node == 1, &[seed]);
+            for _ in 0..3 {
+                world.run(1);
+                assert_eq!(invariant::check(&world.members()), Ok(()), "with {node} nodes");
+            }
+        }
+        world.until_ideal(20);
+    }
+}

@@ -1,0 +1,159 @@
+//! Messages that cannot be true, and floods.
+
+use std::time::Duration;
+
+use super::world::{World, address, peer};
+use crate::ring::{Hop, Message, Place};
+use crate::{NodeId, Peer, Point};
+
+/// Far more machines than there are, with addresses where nobody listens.
+fn crowd(first: u64, count: u64) -> Vec<Peer> {
+    (first..first + count).map(|node| Peer { address: address(60_000), ..peer(node, 9, 1) }).collect()
+}
+
+fn place(peer: Peer) -> Place {
+    Place { point: peer.points().next().expect("one seat at least"), peer }
+}
+
+#[test]
+fn what_cannot_be_true_is_refused_and_counted() {
+    let mut world = World::settled(1, 5, 1);
+    world.run(10);
+    let point = world.rings[&1].views()[0].point;
+    let foreign = place(peer(3, 1, 1));
+    let elsewhere = Place { point: foreign.point.plus(1), ..foreign.clone() };
+    let ask = |from, to| Message::Ask { from, to, number: 1, known: 0 };
+    let refused = [
+        (2, ask(foreign.clone(), point)),
+        (3, ask(elsewhere, point)),
+        (3, ask(foreign, point.plus(1))),
+        (3, Message::Greet { from: peer(3, 1, 0) }),
+        (3, Message::Farewell { from: peer(3, 1, 9) }),
+        (1, Message::Greet { from: peer(1, 1, 1) }),
+        (2, Message::Farewell { from: peer(3, 1, 1) }),
+    ];
+    let count = refused.len() as u64;
+    for (from, message) in refused {
+        world.deliver(1, from, message);
+    }
+    assert_eq!(world.rings[&1].refused(), count);
+    world.run(5);
+    assert_eq!(world.is_ideal(), Ok(()));
+}
+
+#[test]
+fn answers_to_no_question_change_nothing() {
+    let mut world = World::settled(1, 5, 1);
+    let before = world.rings[&1].views();
+    let from = peer(3, 1, 1);
+    for number in [0, 1, 77, 100_000, u64::MAX] {
+        let tell = Message::Tell {
+            from: place(from.clone()),
+            number,
+            predecessor: Some(place(peer(99, 1, 1))),
+            successors: Some(crowd(100, 20)),
+        };
+        world.deliver(1, 3, tell);
+        let hop = Hop::Found(crowd(100, 20));
+        world.deliver(1, 3, Message::Stepped { from: from.clone(), number, hop });
+    }
+    assert_eq!(world.rings[&1].views(), before);
+}
+
+/// A member that lies about everything it can: others go on, and nothing grows without a bound.
+#[test]
+fn a_liar_floods_nobody() {
+    let mut world = World::settled(1, 12, 1);
+    world.run(20);
+    let calm = world.idle_rate(30);
+    let liar = peer(3, 1, 1);
+    let me = peer(1, 99, 4);
+    for round in 0..300 {
+        let list = crowd(1000 + round * 200, 200);
+        for peer in list.iter().take(20).chain([&me, &Peer { incarnation: u64::MAX, ..liar.clone() }]) {
+            world.deliver(1, 3, Message::Introduce { from: liar.clone(), peer: peer.clone() });
+        }
+        world.deliver(1, 3, Message::Greeted { from: liar.clone(), peers: list.clone() });
+        for step in 0..64 {
+            let number = round * 64 + step;
+            world.deliver(1, 3, Message::Stepped { from: liar.clone(), number, hop: Hop::Nearer(list.clone()) });
+        }
+        let held = world.rings[&1].neighbours().count();
+        assert!(held <= 17, "{held} neighbours");
+        world.run(1);
+    }
+    assert!(world.disks[&1].len() < 30, "{} rows on the disk", world.disks[&1].len());
+    world.run(60);
+    world.until_ideal(60);
+    let rate = world.idle_rate(30);
+    assert!(rate < calm * 1.5 + 1.0, "{rate} in place of {calm}");
+}
+
+/// Lies about the life of others do not shut them out.
+#[test]
+fn a_later_life_that_nobody_lives_shuts_nobody_out() {
+    let mut world = World::settled(1, 30, 1);
+    world.run(20);
+    for _ in 0..10 {
+        for node in 2..=30 {
+            let lie = Peer { incarnation: u64::MAX, address: address(60_000), ..peer(node, 1, 1) };
+            let liar = if node == 3 { 4 } else { 3 };
+            world.deliver(1, liar, Message::Introduce { from: peer(liar, 1, 1), peer: lie });
+        }
+        world.run(1);
+    }
+    world.run(20);
+    world.until_ideal(60);
+}
+
+#[test]
+fn the_peer_book_is_bounded_and_keeps_its_neighbours() {
+    let mut world = World::new(1);
+    world.settings.book = 300;
+    for node in 1..=10 {
+        world.start(node, 1, node == 1, if node == 1 { &[] } else { &[1] });
+    }
+    world.until_ideal(30);
+    for node in 100..1000 {
+        world.deliver(1, node, Message::Greet { from: peer(node, 1, 1) });
+        world.with(1, |ring, now| ring.introduce(now, peer(node + 1000, 1, 1)));
+    }
+    assert!(world.disks[&1].len() <= 300, "{}", world.disks[&1].len());
+    assert!(world.disks[&1].len() > 200);
+    assert_eq!(world.is_ideal(), Ok(()));
+    world.run(25 * 3600);
+    assert_eq!(world.is_ideal(), Ok(()));
+    assert_eq!(world.disks[&1].len(), 9, "who was silent for a day is forgotten");
+}
+
+#[test]
+fn lookups_are_bounded_and_each_ends_once() {
+    let mut world = World::settled(1, 60, 1);
+    world.run(30);
+    for token in 0..2000 {
+        let target = Point::new(world.random.next_u64());
+        world.with(1, |ring, now| ring.lookup(now, token, target, now + Duration::from_secs(5)));
+    }
+    let refused = world.found.values().filter(|answers| answers[0].is_none()).count();
+    assert!(refused > 500, "{refused} of 2000 refused at once");
+    world.run(6);
+    assert_eq!(world.found.len(), 2000);
+    assert!(world.found.values().all(|answers| answers.len() == 1));
+    let nobody = world.rings[&1].contact(NodeId::from(4711));
+    assert!(nobody.is_none());
+}
+
+#[test]
+fn a_lookup_that_nobody_answers_ends_at_its_deadline() {
+    let mut world = World::settled(1, 60, 1);
+    world.run(30);
+    for node in 2..=60 {
+        world.crash(node);
+    }
+    let target = world.rings[&1].views()[0].point.plus(1 << 47);
+    let begun = world.now;
+    world.with(1, |ring, now| ring.lookup(now, 5, target, now + Duration::from_secs(2)));
+    world.run(2);
+    assert_eq!(world.found[&5], vec![None]);
+    assert!(world.now.since(begun) <= Duration::from_secs(2));
+}
