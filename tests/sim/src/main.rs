@@ -81,7 +81,8 @@ const KEPT_IDENTITY: &str = "kept-identity";
 impl Arguments {
     fn run(&self, world: World) -> Result<Outcome, String> {
         let broken = self.broken.as_deref();
-        let rules = broken.filter(|name| *name != KEPT_IDENTITY).map_or_else(|| Ok(Default::default()), rules_without)?;
+        let rules =
+            broken.filter(|name| *name != KEPT_IDENTITY).map_or_else(|| Ok(Default::default()), rules_without)?;
         Ok(match world {
             World::Cluster(seed) => {
                 let keeps_identity = broken == Some(KEPT_IDENTITY);
@@ -118,7 +119,8 @@ impl Arguments {
         if let Some(hours) = self.hours {
             let end = Instant::now() + Duration::from_secs_f64(hours * 3600.0);
             // Seeds that nobody ran before; a failing one is printed.
-            let first = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()) << 20;
+            let first =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()) << 20;
             let worlds = (first..).flat_map(|seed| [World::Cluster(seed), World::Slot(seed)]);
             return Box::new(worlds.take_while(move |_| Instant::now() < end));
         }

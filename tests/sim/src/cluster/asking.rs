@@ -125,7 +125,10 @@ impl World {
             Err(failure) => {
                 if phase.must_answer(pending.called) {
                     let key = readable(&pending.key);
-                    return Err(Violation::Stuck(format!("{key} at {} though nothing fails: {failure}", pending.machine)));
+                    return Err(Violation::Stuck(format!(
+                        "{key} at {} though nothing fails: {failure}",
+                        pending.machine
+                    )));
                 }
                 self.waits.failed(&pending.key, pending.called, time);
                 self.failed(id, pending, failure)

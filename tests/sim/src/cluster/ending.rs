@@ -35,10 +35,10 @@ pub(crate) enum Phase {
     Healing { since: u64 },
     /// The cluster is one again, and clients ask.
     Busy { since: u64 },
+    /// Nobody asks anything: replicas become equal.
+    Equal { since: u64 },
     /// Everything is read once more.
     Audit { since: u64 },
-    /// Nobody asks anything.
-    Equal { since: u64 },
     /// All is done, and what nodes still say is counted.
     Idle { since: u64, before: Volume },
     /// The end.
@@ -105,6 +105,10 @@ impl World {
         self.conclude()
     }
 
+    fn nobody_waits(&self) -> bool {
+        self.clients.iter().all(|client| client.pending.is_none())
+    }
+
     fn begin_chaos(&mut self) {
         self.phase = Phase::Chaos { until: self.queue.time() + self.swarm.chaos_micros };
         self.queue.push(self.swarm.fault_gap_micros.0, Event::Fault);
@@ -135,14 +139,15 @@ impl World {
             Phase::Healing { since } => self.healing(since)?,
             Phase::Busy { since } => self.busy(since)?,
             Phase::Audit { since } => {
-                if self.agenda.is_empty() && self.clients.iter().all(|client| client.pending.is_none()) {
-                    self.phase = Phase::Equal { since: time };
+                if self.agenda.is_empty() && self.nobody_waits() {
+                    self.phase = Phase::Idle { since: time, before: self.traffic.total() };
                 } else if time > since + 600_000_000 {
                     return Err(Violation::Stuck("the last reading does not come to an end".into()));
                 }
             }
+            Phase::Equal { .. } if !self.nobody_waits() => {}
             Phase::Equal { since } => match self.unequal() {
-                None => self.phase = Phase::Idle { since: time, before: self.traffic.total() },
+                None => self.begin_audit(),
                 Some(text) if time > since + EQUAL_MICROS => return Err(Violation::Stuck(text)),
                 Some(_) => {}
             },
@@ -191,7 +196,7 @@ impl World {
         if self.clients.iter().all(|client| client.calm_answers > 0) {
             let longest = self.waits.take();
             self.outcome.most("ms a key could not be had when all was well", longest / 1000);
-            self.begin_audit();
+            self.phase = Phase::Equal { since: time };
         }
         Ok(())
     }
@@ -199,18 +204,18 @@ impl World {
     /// Every key is read once more, by some nodes for sure and by others as a hint.
     fn begin_audit(&mut self) {
         let keys: Vec<Key> = self.history.keys().keys().cloned().collect();
-        let read = |operation: Operation, freshness| keys.iter().map(move |key| (key.clone(), operation.clone(), freshness));
+        let read =
+            |operation: Operation, freshness| keys.iter().map(move |key| (key.clone(), operation.clone(), freshness));
         let sure = Freshness::Linearizable;
         self.agenda = read(Operation::Get, sure).chain(read(Operation::List, sure)).collect::<VecDeque<_>>();
         self.agenda.extend(read(Operation::Get, Freshness::Hint));
         self.outcome.count_many("keys read once more", keys.len() as u64);
-        // Whoever still waits has his answer first.
         self.phase = Phase::Audit { since: self.queue.time() };
         let first = self.clients.len() as u64 + 1;
         for id in first..first + AUDITORS {
             let client = Client::new(id, Kind::Told, self.swarm.keys, Random::seeded(self.random.next_u64()));
             self.clients.push(client);
-            self.queue.push(8_000_000, Event::Begin { client: id });
+            self.queue.push(id, Event::Begin { client: id });
         }
     }
 

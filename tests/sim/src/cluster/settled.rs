@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use specter_dht::{NodeId, SlotId};
 
+use specter_dht::ring::invariant::{self, Member};
+
 use super::machine::{Duty, Machine};
+use super::trace;
 use super::world::World;
 
 impl World {
@@ -13,19 +16,32 @@ impl World {
         let from = self.swarm.terms.point_of(slot);
         let staying = self.machines.values().filter(|machine| matches!(machine.duty, Duty::Up | Duty::Down));
         let mut ahead: Vec<(u64, NodeId)> =
-            staying.map(|machine| (machine.peer().first_after(from).0, machine.id)).collect();
+            staying.map(|machine| (machine.peer().first_from(from), machine.id)).collect();
         ahead.sort_unstable();
         ahead.into_iter().take(usize::from(self.swarm.terms.replicas)).map(|(_, id)| id).collect()
     }
 
+    /// What every member of the ring holds for true.
+    fn ring(&self) -> Vec<Member> {
+        let views = |machine: &Machine| machine.node.as_ref().map(|node| node.ring().views());
+        let member = |machine: &Machine| Some(Member { peer: machine.peer(), views: views(machine)? });
+        self.up().filter_map(member).collect()
+    }
+
     /// Nothing when all is well, or what is not.
     pub(super) fn unsettled(&self) -> Option<String> {
-        if let Some(machine) = self.machines.values().find(|machine| matches!(machine.duty, Duty::Down | Duty::Leaving)) {
+        if let Some(machine) = self.machines.values().find(|machine| matches!(machine.duty, Duty::Down | Duty::Leaving))
+        {
             return Some(format!("{} is {:?}", machine.name, machine.duty));
         }
-        let several = self.up().count() > 1;
-        if let Some(machine) = self.up().find(|machine| !is_in_ring(machine, several)) {
-            return Some(format!("{} is no member of the ring", machine.name));
+        let ring = self.ring();
+        if let Some(name) = self.up().find(|machine| !is_in_ring(machine)).map(|machine| machine.name) {
+            return Some(format!("{name} is no member of the ring"));
+        }
+        let ideal =
+            invariant::check(&ring).and_then(|()| invariant::check_ideal(&ring, self.swarm.settings.ring.successors));
+        if let Err(text) = ideal {
+            return Some(trace::with_names(&self.names, &text));
         }
         (0..self.swarm.terms.slots()).map(SlotId).find_map(|slot| self.slot_unsettled(slot))
     }
@@ -72,6 +88,6 @@ impl World {
     }
 }
 
-fn is_in_ring(machine: &Machine, several: bool) -> bool {
-    machine.node.as_ref().is_some_and(|node| node.ring().is_member() || !several)
+fn is_in_ring(machine: &Machine) -> bool {
+    machine.node.as_ref().is_some_and(|node| node.ring().is_member())
 }

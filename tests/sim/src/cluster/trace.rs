@@ -31,7 +31,7 @@ pub(super) fn packet(names: &BTreeMap<NodeId, Name>, packet: &Packet) -> String 
 }
 
 /// Puts names where nodes are written by number.
-fn with_names(names: &BTreeMap<NodeId, Name>, text: &str) -> String {
+pub(super) fn with_names(names: &BTreeMap<NodeId, Name>, text: &str) -> String {
     let mut named = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("NodeId(") {

@@ -42,7 +42,8 @@ impl World {
             }
             Fault::Pause { leader, micros } => {
                 let (node, until) = (self.victim(leader), self.queue.time() + micros);
-                if let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.paused_until <= self.queue.time())
+                if let Some(machine) =
+                    self.machines.get_mut(&node).filter(|machine| machine.paused_until <= self.queue.time())
                 {
                     machine.paused_until = until;
                     self.outcome.count("pauses");
