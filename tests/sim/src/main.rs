@@ -148,6 +148,7 @@ fn main() -> ExitCode {
         if let Some((violation, micros)) = &outcome.violation {
             print(&total, worlds);
             println!("after {:.3} s: {violation}", Duration::from_micros(*micros).as_secs_f64());
+            outcome.notes.iter().for_each(|note| println!("  {note}"));
             println!("again: {}", arguments.replay(world));
             return ExitCode::FAILURE;
         }

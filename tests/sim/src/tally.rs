@@ -96,6 +96,8 @@ pub struct Outcome {
     pub most: BTreeMap<&'static str, u64>,
     /// The first broken promise, and when it was noticed, in microseconds.
     pub violation: Option<(Violation, u64)>,
+    /// What helps to understand a broken promise.
+    pub notes: Vec<String>,
     /// The hash of everything that happened.
     pub trace: Trace,
     /// Simulated time, in microseconds.

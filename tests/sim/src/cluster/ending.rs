@@ -79,6 +79,7 @@ impl World {
     /// Runs the world of a seed to its end, or to the first broken promise.
     pub(crate) fn run(mut self) -> Outcome {
         if let Err(violation) = self.play() {
+            self.outcome.notes = self.describe();
             self.outcome.violation = Some((violation, self.queue.time()));
         }
         self.outcome.micros = self.queue.time();

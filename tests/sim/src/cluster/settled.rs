@@ -69,6 +69,32 @@ impl World {
         None
     }
 
+    /// Every machine, and what it knows of the slots that are not as they should be.
+    pub(super) fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for machine in self.machines.values() {
+            let Machine { name, id, duty, boot, seats, .. } = machine;
+            lines.push(format!("{name}: {id}, {duty:?}, started {boot} times, {seats} seats"));
+        }
+        let slots = (0..self.swarm.terms.slots()).map(SlotId);
+        for slot in slots.filter(|slot| self.slot_unsettled(*slot).is_some()).take(3) {
+            let newest = self.watch.newest(slot).map(|config| (config.version, self.name_all(&config.nodes())));
+            lines.push(format!("{slot:?}: newest chosen {newest:?}, wanted {}", self.name_all(&self.placement(slot))));
+            for machine in self.machines.values() {
+                let part = machine.node.as_ref().and_then(|node| node.slots().get(&slot));
+                let Some(state) = part.map_or_else(|| machine.image.slots.get(&slot), |part| Some(part.state())) else {
+                    continue;
+                };
+                let (sides, chosen) = (&state.config, state.chosen);
+                let leads = part.is_some_and(|part| part.leads().is_some());
+                let text =
+                    format!("  {}: leads {leads}, promise {}, chosen {chosen}, {sides:?}", machine.name, state.promise);
+                lines.push(trace::with_names(&self.names, &text));
+            }
+        }
+        lines
+    }
+
     /// Machines as a person reads them.
     pub(super) fn name_all(&self, nodes: &BTreeSet<NodeId>) -> String {
         let name = |node: &NodeId| self.names.get(node).map_or_else(|| node.to_string(), ToString::to_string);
