@@ -76,7 +76,15 @@ fn a_liar_floods_nobody() {
         world.deliver(1, 3, Message::Greeted { from: liar.clone(), peers: list.clone() });
         for step in 0..64 {
             let number = round * 64 + step;
-            world.deliver(1, 3, Message::Stepped { from: liar.clone(), number, hop: Hop::Nearer(list.clone()) });
+            world.deliver(
+                1,
+                3,
+                Message::Stepped {
+                    from: liar.clone(),
+                    number,
+                    hop: Hop::Nearer { before: list.clone(), beyond: list.clone() },
+                },
+            );
         }
         let held = world.rings[&1].neighbours().count();
         assert!(held <= 17, "{held} neighbours");
