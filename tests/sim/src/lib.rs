@@ -4,7 +4,9 @@
 //! - [`slot`]: a few bare slots whose members change at random: the hardest test of the registers' rules.
 //! - [`cluster`]: many whole nodes that join, leave, crash and lose their disks: the ring, the slots and their requests.
 //!
-//! And what both are made of:
+//! The ring alone, with as many nodes as one likes, is [`ring`].
+//!
+//! And what the two worlds are made of:
 //! - `queue`: what is due when.
 //! - `network`, `disk`, `clock`: what becomes of a message, of a log, of time.
 //! - `workload`: what a client asks next.
@@ -21,6 +23,7 @@ mod invariant;
 mod lease;
 pub mod network;
 mod queue;
+pub mod ring;
 pub mod slot;
 pub mod tally;
 mod workload;

@@ -33,6 +33,9 @@ struct Arguments {
     /// break one rule, to see that it is noticed; all but kept-identity only in a program built with the feature `broken`
     #[argh(option)]
     broken: Option<String>,
+    /// a ring of so many nodes in place of a cluster: grown, crashed, measured
+    #[argh(option)]
+    ring: Option<u32>,
 }
 
 fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
@@ -134,6 +137,9 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();
+    if let Some(nodes) = arguments.ring {
+        return measure(nodes, arguments.seed);
+    }
     let (mut total, mut worlds) = (Outcome::default(), 0);
     for world in arguments.worlds() {
         let outcome = match arguments.run(world) {
@@ -156,6 +162,32 @@ fn main() -> ExitCode {
     print(&total, worlds);
     println!("every promise was kept");
     ExitCode::SUCCESS
+}
+
+fn measure(nodes: u32, seed: u64) -> ExitCode {
+    let begun = Instant::now();
+    match sim::ring::measure(nodes, seed) {
+        Ok(figures) => {
+            println!("{figures}");
+            println!("{:>10.1}  s of real time", begun.elapsed().as_secs_f64());
+            if let Some(bytes) = resident_bytes() {
+                println!("{:>10}  bytes of memory a node", bytes / u64::from(nodes));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("seed {seed}: {error}");
+            println!("again: cargo run --release -p sim -- --ring {nodes} --seed {seed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The memory of this process, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 fn print(total: &Outcome, worlds: u64) {
