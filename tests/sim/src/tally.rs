@@ -41,6 +41,9 @@ pub enum Violation {
     /// A hint read found what it must not.
     #[error("{0}")]
     Hint(String),
+    /// A node went that is needed.
+    #[error("{0}")]
+    Left(String),
     /// Something grew beyond its bound.
     #[error("{0}")]
     Unbounded(String),

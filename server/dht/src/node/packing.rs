@@ -97,7 +97,8 @@ fn names(part: &Part) -> Vec<NodeId> {
             leader.iter().chain(members).copied().collect()
         }
         Part::Pointer { members, .. } => members.clone(),
-        Part::Ring(_) | Part::Ask { .. } | Part::Told { .. } => Vec::new(),
+        Part::Handed { config, .. } => config.audience().into_iter().collect(),
+        Part::Ring(_) | Part::Ask { .. } | Part::Told { .. } | Part::Understood { .. } => Vec::new(),
     }
 }
 
@@ -108,6 +109,7 @@ fn weight(part: &Part) -> usize {
         Part::Slot { message: Message::Accept { key, register, .. }, .. } => SMALL + key.len() + register.bytes(),
         Part::Ask { request, .. } => SMALL + request.bytes(),
         Part::Ring(_) => 16 * SMALL,
-        Part::Slot { .. } | Part::Told { .. } | Part::Pointer { .. } => 4 * SMALL,
+        Part::Understood { .. } => SMALL,
+        Part::Slot { .. } | Part::Told { .. } | Part::Pointer { .. } | Part::Handed { .. } => 4 * SMALL,
     }
 }

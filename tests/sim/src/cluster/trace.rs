@@ -20,6 +20,8 @@ pub(super) fn packet(names: &BTreeMap<NodeId, Name>, packet: &Packet) -> String 
             Part::Ask { number, freshness, request } => format!("ask {number} {freshness:?} {request:?}"),
             Part::Told { number, reply } => format!("told {number} {reply:?}"),
             Part::Pointer { slot, version, members } => format!("slot {} is at {members:?}, {version}", slot.0),
+            Part::Handed { slot, config } => format!("slot {} goes on without me: {config:?}", slot.0),
+            Part::Understood { slot, version } => format!("slot {} goes on with {version}, I know", slot.0),
         };
         let text = with_names(names, &text);
         let cut = text.char_indices().nth(PART_CHARS).map_or(text.len(), |(at, _)| at);

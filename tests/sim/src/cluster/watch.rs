@@ -122,6 +122,24 @@ impl Watch {
         seen.answered(image, config, key, version)
     }
 
+    /// A node says that no slot needs it any more: then no slot may count on it, unless it is the only one that keeps them.
+    /// Says whether it is.
+    pub(crate) fn left(&self, machine: &Machine) -> Result<bool, Violation> {
+        let mut last = false;
+        for (slot, seen) in &self.slots {
+            let Some(config) = seen.chosen().values().next_back() else { continue };
+            let members = config.nodes();
+            if members.contains(&machine.id) {
+                last = true;
+                if members.len() > 1 {
+                    let text = format!("{} says that it has left, but {slot:?} counts on it", machine.name);
+                    return Err(Violation::Left(text));
+                }
+            }
+        }
+        Ok(last)
+    }
+
     /// The newest configuration of a slot that is known to be chosen.
     pub(crate) fn newest(&self, slot: SlotId) -> Option<&Config> {
         self.slots.get(&slot)?.chosen().values().next_back()

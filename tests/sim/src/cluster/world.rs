@@ -313,7 +313,7 @@ impl World {
             }
         }
         if leaves {
-            self.left(name);
+            self.left(name)?;
         }
         let Some(machine) = self.machines.get_mut(&name).filter(|machine| machine.is_up()) else { return Ok(()) };
         if machine.disk.begin_sync() {
@@ -378,11 +378,18 @@ impl World {
     }
 
     /// A node says that it may go: its process ends.
-    fn left(&mut self, name: Name) {
+    fn left(&mut self, name: Name) -> Result<(), Violation> {
         self.tell(|| format!("{name} has left"));
-        self.outcome.count("nodes left");
-        let Some(machine) = self.machines.get_mut(&name) else { return };
-        machine.stop(Duty::Away, Tail::Kept, &mut self.random);
+        let Some(machine) = self.machines.get_mut(&name) else { return Ok(()) };
+        let last = self.watch.left(machine)?;
+        self.outcome.count(if last { "last nodes left" } else { "nodes left" });
+        // What is only on its disk can be had again only when it is started again.
+        machine.stop(if last { Duty::Down } else { Duty::Away }, Tail::Kept, &mut self.random);
+        if last {
+            let (boot, after) = (machine.boot, self.random.between(1_000, 3_000_000));
+            self.queue.push(after, Event::Start { machine: name, boot });
+        }
+        Ok(())
     }
 }
 
