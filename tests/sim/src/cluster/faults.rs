@@ -326,6 +326,10 @@ impl World {
             machine.slow_micros = 0;
             machine.stalled_until = 0;
             machine.dies_after = None;
+            machine.paused_until = 0;
+            // What it missed while it stood still is not long in coming.
+            let (name, boot) = (machine.name, machine.boot);
+            self.queue.push(0, Event::Wake { machine: name, boot });
         }
         let full: Vec<Name> = self.machines.values().filter(|machine| machine.full).map(|it| it.name).collect();
         full.into_iter().try_for_each(|name| self.set_full(name, false))?;

@@ -76,8 +76,15 @@ impl World {
             let Machine { name, id, duty, boot, seats, .. } = machine;
             lines.push(format!("{name}: {id}, {duty:?}, started {boot} times, {seats} seats"));
         }
+        let needs_leaving = |slot: &SlotId| {
+            let mut leaving = self.machines.values().filter(|machine| machine.duty == Duty::Leaving);
+            leaving.any(|machine| {
+                let part = machine.node.as_ref().and_then(|node| node.slots().get(slot));
+                part.is_some_and(|part| !part.state().chosen || part.state().config.contains(machine.id))
+            })
+        };
         let slots = (0..self.swarm.terms.slots()).map(SlotId);
-        for slot in slots.filter(|slot| self.slot_unsettled(*slot).is_some()).take(3) {
+        for slot in slots.filter(|slot| self.slot_unsettled(*slot).is_some() || needs_leaving(slot)).take(3) {
             let newest = self.watch.newest(slot).map(|config| (config.version, self.name_all(&config.nodes())));
             lines.push(format!("{slot:?}: newest chosen {newest:?}, wanted {}", self.name_all(&self.placement(slot))));
             for machine in self.machines.values() {
