@@ -103,7 +103,8 @@ impl Durable {
         if since.is_some() || known_out {
             if self.rules.keeps(Rule::Tenure) {
                 self.registers.clear();
-                self.mark = self.mark.max(self.config.version);
+                // Whatever was written since it was admitted is for it, however late it hears of that.
+                self.mark = self.mark.max(since.unwrap_or(self.config.version));
             }
             self.tenure = since;
         }
