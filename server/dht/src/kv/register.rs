@@ -127,6 +127,22 @@ pub enum Answer {
     StaleFence,
 }
 
+impl Answer {
+    fn size(&self) -> usize {
+        match self {
+            Self::Value(value) => value.as_ref().map_or(0, Vec::len),
+            Self::Children(children) => children.iter().map(|child| child.len() + 2).sum(),
+            Self::Done
+            | Self::Found(_)
+            | Self::Granted(_)
+            | Self::Conflict
+            | Self::Held
+            | Self::Expired
+            | Self::StaleFence => 8,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Remembered {
     op: OpId,
@@ -172,6 +188,16 @@ impl Register {
     /// The lease, whoever holds it.
     pub const fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
+    }
+
+    /// About how many bytes it takes in a message.
+    pub(crate) fn size(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, Vec::len);
+        let set: usize = self.set.iter().map(|child| child.len() + 2).sum();
+        let lease = self.lease.as_ref().map_or(0, |lease| lease.owner.len() + 32);
+        let fences: usize = self.fences.keys().map(|key| key.len() + 8).sum();
+        let recent: usize = self.recent.iter().map(|known| 20 + known.answer.size()).sum();
+        16 + value + set + lease + fences + recent
     }
 
     pub(crate) fn recall(&self, op: OpId) -> Recollection {
