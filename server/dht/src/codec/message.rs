@@ -1,7 +1,8 @@
 //! Bounds of what nodes say to each other about a slot.
 
-use super::{Bounded, check_key, check_number};
+use super::{Bounded, check_key, check_number, ensure};
 use crate::kv::{Message, Report};
+use crate::{Ballot, Version};
 
 impl Bounded for Message {
     fn check(&self) -> Result<(), &'static str> {
@@ -21,7 +22,8 @@ impl Bounded for Message {
                 check_key(key)?;
                 version.check()?;
                 register.check()?;
-                config.check()
+                config.check()?;
+                check_written_by(*ballot, *version)
             }
             Self::Accepted { ballot, key, version } | Self::Purge { ballot, key, version } => {
                 ballot.check()?;
@@ -30,7 +32,8 @@ impl Bounded for Message {
             }
             Self::AcceptConfig { ballot, config } => {
                 ballot.check()?;
-                config.check()
+                config.check()?;
+                check_written_by(*ballot, config.version)
             }
             Self::ConfigAccepted { ballot, version } => {
                 ballot.check()?;
@@ -48,6 +51,11 @@ impl Bounded for Message {
             Self::Learn { config } => config.check(),
         }
     }
+}
+
+/// A leader writes nothing that is newer than itself: a member that took it would refuse all that comes after.
+fn check_written_by(ballot: Ballot, version: Version) -> Result<(), &'static str> {
+    ensure(version.ballot <= ballot, "a leader writes in the name of a later one")
 }
 
 impl Bounded for Report {

@@ -1,6 +1,7 @@
 //! Claims about the bytes: they are what they were, nothing else is taken for them, and nothing is believed beyond bounds.
 
 mod bytes;
+mod garbage;
 mod golden;
 pub(crate) mod strategy;
 
@@ -191,6 +192,22 @@ fn a_configuration_that_cannot_be_is_refused() {
     assert_bound(&of(side(3), Some(side(1)), None), &of(side(3), Some(side(0)), None));
     assert_bound(&of(side(2), None, None), &of(twice, None, None));
     assert_bound(&of(side(2), None, None), &of(side(2), Some(side(1)), Some(side(1))));
+}
+
+#[test]
+fn a_leader_writes_nothing_newer_than_itself() {
+    let ballot = Ballot { counter: 2, node: node(1) };
+    let (key, register, config) = (Vec::new(), Register::EMPTY, Config::default());
+    let accept = |version| Message::Accept {
+        ballot,
+        key: key.clone(),
+        version,
+        register: register.clone(),
+        config: config.clone(),
+    };
+    assert_bound(&accept(version(2, 1)), &accept(version(3, 1)));
+    let propose = |version| Message::AcceptConfig { ballot, config: Config { version, ..Config::founding([node(1)]) } };
+    assert_bound(&propose(version(2, 1)), &propose(version(3, 1)));
 }
 
 #[test]

@@ -56,7 +56,8 @@ impl Slot {
     /// A member promised.
     pub(crate) fn promised(&mut self, now: Instant, from: NodeId, ballot: Ballot, report: Report) {
         let Role::Candidate(candidate) = &mut self.role else { return };
-        if candidate.ballot != ballot {
+        // Who was not asked would only take memory.
+        if candidate.ballot != ballot || !candidate.asked.contains(&from) {
             return;
         }
         candidate.reports.insert(from, report);

@@ -122,10 +122,16 @@ pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrateg
         (ballot(), ballot(), config.clone(), any::<bool>())
             .prop_map(|(ballot, promised, config, chosen)| Message::Nack { ballot, promised, config, chosen }),
         (ballot(), key(), version(), register(span), config.clone()).prop_map(
-            |(ballot, key, version, register, config)| Message::Accept { ballot, key, version, register, config }
+            |(ballot, key, version, register, config)| {
+                let ballot = ballot.max(version.ballot);
+                Message::Accept { ballot, key, version, register, config }
+            }
         ),
         (ballot(), key(), version()).prop_map(|(ballot, key, version)| Message::Accepted { ballot, key, version }),
-        (ballot(), config.clone()).prop_map(|(ballot, config)| Message::AcceptConfig { ballot, config }),
+        (ballot(), config.clone()).prop_map(|(ballot, config)| {
+            let ballot = ballot.max(config.version.ballot);
+            Message::AcceptConfig { ballot, config }
+        }),
         (ballot(), version()).prop_map(|(ballot, version)| Message::ConfigAccepted { ballot, version }),
         (ballot(), number(span.number)).prop_map(|(ballot, round)| Message::Confirm { ballot, round }),
         (ballot(), number(span.number), of(version())).prop_map(|(ballot, round, known)| Message::Confirmed {
