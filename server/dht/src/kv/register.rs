@@ -8,7 +8,7 @@ use std::time::Duration;
 pub type Key = Vec<u8>;
 
 /// How many clients a register remembers; whoever has been quiet longest is forgotten first.
-const REMEMBERED_CLIENTS: usize = 64;
+pub(crate) const REMEMBERED_CLIENTS: usize = 64;
 
 /// The name of one operation of one client, the same however often it is sent. A client has one operation in flight per
 /// key and numbers them upwards.
@@ -144,9 +144,9 @@ impl Answer {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Remembered {
-    op: OpId,
-    answer: Answer,
+pub(crate) struct Remembered {
+    pub(crate) op: OpId,
+    pub(crate) answer: Answer,
 }
 
 /// What a register knows about an operation that it is asked for.
@@ -163,11 +163,11 @@ pub(crate) enum Recollection {
 /// What one key holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Register {
-    value: Option<Vec<u8>>,
-    set: BTreeSet<Vec<u8>>,
-    lease: Option<Lease>,
-    fences: BTreeMap<Key, u64>,
-    recent: Vec<Remembered>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) set: BTreeSet<Vec<u8>>,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) fences: BTreeMap<Key, u64>,
+    pub(crate) recent: Vec<Remembered>,
 }
 
 impl Register {

@@ -228,16 +228,16 @@ impl Slot {
                 self.refused(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
+                self.lead_in(now, from, ballot, |leader, context| leader.accepted(context, from, &key, version));
             }
             Message::Behind { ballot, key } => {
-                self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));
+                self.lead_in(now, from, ballot, |leader, context| leader.behind(context, from, &key));
             }
             Message::ConfigAccepted { ballot, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.config_accepted(context, from, version));
+                self.lead_in(now, from, ballot, |leader, context| leader.config_accepted(context, from, version));
             }
             Message::Confirmed { ballot, round, known } => {
-                self.lead_in(now, ballot, |leader, context| leader.confirmed(context, from, round, known));
+                self.lead_in(now, from, ballot, |leader, context| leader.confirmed(context, from, round, known));
             }
         }
     }
@@ -286,9 +286,15 @@ impl Slot {
         self.postpone_election(now);
     }
 
-    fn lead_in(&mut self, now: Instant, ballot: crate::Ballot, act: impl FnOnce(&mut Leader, &mut Context<'_>)) {
+    fn lead_in(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: crate::Ballot,
+        act: impl FnOnce(&mut Leader, &mut Context<'_>),
+    ) {
         self.lead_on(now, |leader, context| {
-            if leader.ballot == ballot {
+            if leader.ballot == ballot && leader.hears(from) {
                 act(leader, context);
             }
         });
