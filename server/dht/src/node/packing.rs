@@ -99,7 +99,8 @@ fn names(part: &Part) -> Vec<NodeId> {
             leader.iter().chain(members).copied().collect()
         }
         Part::Pointer { members, .. } => members.clone(),
-        Part::Ring(_) | Part::Ask { .. } | Part::Told { .. } => Vec::new(),
+        Part::Handed { config, .. } => config.audience().into_iter().collect(),
+        Part::Ring(_) | Part::Ask { .. } | Part::Told { .. } | Part::Understood { .. } => Vec::new(),
     }
 }
 
@@ -112,6 +113,7 @@ fn weight(part: &Part) -> usize {
         Part::Slot { message: Message::Held { .. }, .. } => 256 * 1024,
         Part::Ask { request, .. } => SMALL + request.bytes(),
         Part::Ring(_) => 16 * SMALL,
-        Part::Slot { .. } | Part::Told { .. } | Part::Pointer { .. } => 4 * SMALL,
+        Part::Understood { .. } => SMALL,
+        Part::Slot { .. } | Part::Told { .. } | Part::Pointer { .. } | Part::Handed { .. } => 4 * SMALL,
     }
 }

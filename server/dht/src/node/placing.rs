@@ -1,4 +1,4 @@
-//! Who should keep the slots that this node leads, and how it leaves them.
+//! Who should keep the slots that this node leads.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,21 +7,18 @@ use super::Node;
 use super::asking::TOKENS_OF_REQUESTS;
 use super::packing::ADDRESS;
 use crate::kv;
-use crate::{Event, Instant, NodeId, Output, Part, Peer, SlotId};
+use crate::{Instant, NodeId, Part, Peer, SlotId};
 
 /// When to look at the placement of slots again.
 #[derive(Debug)]
 pub(super) struct Placing {
     sweep_at: Instant,
-    /// Since when the node wants to go.
-    leaving: bool,
-    left: bool,
     search_after: Instant,
 }
 
 impl Placing {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { sweep_at: now, leaving: false, left: false, search_after: now }
+        Self { sweep_at: now, search_after: now }
     }
 
     pub(super) const fn deadline(&self) -> Instant {
@@ -44,6 +41,11 @@ const CROWD: Duration = Duration::from_millis(200);
 impl Node {
     pub(super) fn place_soon(&mut self, now: Instant) {
         self.placing.sweep_at = self.placing.sweep_at.min(now + CROWD);
+    }
+
+    pub(super) fn place_now(&mut self, now: Instant) {
+        self.placing.sweep_at = now;
+        self.place_due(now);
     }
 
     pub(super) fn place_due(&mut self, now: Instant) {
@@ -85,7 +87,7 @@ impl Node {
     /// Tells a slot which machines should keep it: the first that are not about to go.
     fn place(&mut self, now: Instant, id: SlotId, machines: &[Peer]) {
         let Some(terms) = self.terms else { return };
-        let goes = |peer: &Peer| peer.leaving || (peer.id == self.me && self.placing.leaving);
+        let goes = |peer: &Peer| peer.leaving || (peer.id == self.me && self.leaving.begun);
         let staying = machines.iter().filter(|peer| !goes(peer));
         let wanted: Vec<NodeId> = staying.take(usize::from(terms.replicas)).map(|peer| peer.id).collect();
         let Some(config) = self.slots.get(&id).and_then(|slot| slot.leads()).cloned() else { return };
@@ -109,7 +111,7 @@ impl Node {
     /// For how long the ring must have wanted other members: not at all when all that are to go want to go, long when one
     /// of them is silent and may only restart.
     fn hold_off(&self, present: &BTreeSet<NodeId>, wanted: &[NodeId], machines: &[Peer]) -> Duration {
-        let own_leave = |node: NodeId| node == self.me && self.placing.leaving;
+        let own_leave = |node: NodeId| node == self.me && self.leaving.begun;
         let goes = |node: NodeId| own_leave(node) || self.ring.contact(node).is_some_and(|peer| peer.leaving);
         let lives = |node: NodeId| node == self.me || machines.iter().any(|peer| peer.id == node);
         let mut gone = present.iter().copied().filter(|node| !wanted.contains(node)).peekable();
@@ -119,26 +121,6 @@ impl Node {
             self.settings.crash_hold_off
         } else {
             self.settings.join_hold_off
-        }
-    }
-
-    pub(super) fn leave(&mut self, now: Instant) {
-        self.placing.leaving = true;
-        self.placing.sweep_at = now;
-        self.ring.leave(now);
-        self.place_due(now);
-    }
-
-    /// Whether the node has asked to go and no slot needs it any more.
-    pub(super) fn check_left(&mut self) {
-        if !self.placing.leaving || self.placing.left {
-            return;
-        }
-        let needed = self.slots.values().any(|slot| slot.state().config.contains(self.me));
-        let alone = self.ring.neighbours().next().is_none();
-        if !needed || alone {
-            self.placing.left = true;
-            self.outputs.push_back(Output::Event(Event::Left));
         }
     }
 }

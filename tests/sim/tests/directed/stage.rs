@@ -194,7 +194,7 @@ impl Stage {
     pub(crate) fn want(&mut self, ids: &[u64]) {
         let nodes: Vec<NodeId> = ids.iter().copied().map(NodeId::from).collect();
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
-            self.input(id, Input::Wanted { nodes: nodes.clone() });
+            self.input(id, Input::Wanted { nodes: nodes.clone(), hold_off: Duration::ZERO, may_change: true });
         }
     }
 

@@ -2,8 +2,8 @@
 
 use specter_dht::{NodeId, Random};
 
-use crate::Swarm;
-use crate::swarm::PAUSE_MICROS;
+use crate::slot::Swarm;
+use crate::slot::swarm::PAUSE_MICROS;
 
 /// A fault.
 #[derive(Clone, Debug, Hash)]
