@@ -40,7 +40,6 @@ pub(super) struct Search {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Searches {
     open: BTreeMap<u64, Search>,
-    numbers: u64,
     /// How many steps the searches that were asked for took, and the most that one took.
     steps: (u64, u64),
 }
@@ -58,12 +57,6 @@ const FALLBACKS: usize = 2;
 const OWN_MAX: usize = 32;
 
 impl Searches {
-    /// A number that was not used before.
-    pub(super) const fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
-    }
-
     pub(super) fn deadline(&self) -> Instant {
         self.open.values().map(|search| search.hop_until).min().unwrap_or(Instant::FAR)
     }
@@ -120,7 +113,7 @@ impl Ring {
                 search.add(peer.last_from(target).max(1), peer);
             }
         }
-        let id = self.searches.number();
+        let id = self.number();
         self.searches.open.insert(id, search);
         self.advance(now, id, false);
     }
@@ -153,7 +146,7 @@ impl Ring {
         for peer in self.nearer(target, Some(Self::ago(now, self.settings.hop))) {
             again.add(peer.last_from(target), peer);
         }
-        let id = self.searches.number();
+        let id = self.number();
         self.searches.open.insert(id, again);
     }
 

@@ -34,3 +34,15 @@ fn a_ring_that_grows_node_by_node_is_one_ring_at_every_moment() {
         world.until_ideal(20);
     }
 }
+
+#[test]
+fn nothing_changes_and_nothing_is_written_when_nothing_happens() {
+    for (nodes, seats) in [(1, 1), (3, 4), (20, 1), (40, 3)] {
+        let mut world = World::settled(2, nodes, seats);
+        world.run(60);
+        let before = (world.changes, world.writes);
+        world.run(120);
+        assert_eq!(world.changes, before.0, "{nodes} nodes with {seats} seats");
+        assert!(world.writes - before.1 <= nodes, "{} writes of {nodes} nodes", world.writes - before.1);
+    }
+}
