@@ -1,6 +1,9 @@
 //! Nodes come, go, and come back.
 
+use std::time::Duration;
+
 use super::world::World;
+use crate::Point;
 use crate::ring::invariant;
 
 #[test]
@@ -44,5 +47,26 @@ fn nothing_changes_and_nothing_is_written_when_nothing_happens() {
         world.run(120);
         assert_eq!(world.changes, before.0, "{nodes} nodes with {seats} seats");
         assert!(world.writes - before.1 <= nodes, "{} writes of {nodes} nodes", world.writes - before.1);
+    }
+}
+
+#[test]
+fn lookups_are_answered_while_the_ring_grows() {
+    for seed in 0..5 {
+        let mut world = World::new(seed);
+        for node in 1..=12 {
+            world.start(node, 1, node == 1, if node == 1 { &[] } else { &[1] });
+            let nodes: Vec<u64> = world.rings.keys().copied().collect();
+            for asker in nodes {
+                let target = Point::new(world.random.next_u64());
+                let token = node * 100 + asker;
+                world.with(asker, |ring, now| ring.lookup(now, token, target, now + Duration::from_secs(5)));
+                world.run_for(Duration::from_millis(20));
+            }
+        }
+        world.run(6);
+        let answered = world.found.values().filter(|answers| answers.len() == 1 && answers[0].is_some()).count();
+        assert_eq!(answered, world.found.len(), "also by those that were no members yet");
+        assert_eq!(answered, (1..=12).sum());
     }
 }

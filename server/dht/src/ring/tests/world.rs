@@ -191,7 +191,11 @@ impl World {
     }
 
     pub(super) fn run(&mut self, seconds: u64) {
-        let end = self.now + Duration::from_secs(seconds);
+        self.run_for(Duration::from_secs(seconds));
+    }
+
+    pub(super) fn run_for(&mut self, span: Duration) {
+        let end = self.now + span;
         while self.turn(end) {}
     }
 
