@@ -4,4 +4,4 @@ mod crashes;
 mod growth;
 mod nonsense;
 mod partitions;
-mod world;
+pub(super) mod world;
