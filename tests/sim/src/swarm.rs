@@ -84,7 +84,7 @@ impl Swarm {
             purge_after: millis(random.between(3000, 4000)),
             hold_off: millis(random.between(100, 800)),
             abort_after: millis(random.between(500, 3000)),
-            transfer_window: 1 << random.below(6),
+            transfer_bytes: 100 << random.below(6),
             queue: 64,
             ..Settings::default()
         };

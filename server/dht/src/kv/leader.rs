@@ -9,6 +9,7 @@ use crate::kv::reading::Reads;
 use crate::kv::reconfigure::{Drain, Proposal};
 use crate::kv::register::Recollection;
 use crate::kv::roster::{Nodes, Roster};
+use crate::kv::transfer::Transfer;
 use crate::kv::{Answer, Config, Key, Message, Output, Refusal, Register, Request, RequestId, Rule, Rules, Settings};
 use crate::{Ballot, Instant, NodeId, Version};
 
@@ -33,7 +34,7 @@ pub(crate) enum Task {
     /// What a client asked.
     Request { id: RequestId, request: Request },
     /// Write the same value again, under this leader and this configuration.
-    Refresh,
+    Refresh { size: usize },
     /// Take a lease away whose time is over.
     Expire { token: u64 },
 }
@@ -84,8 +85,7 @@ pub(crate) struct Leader {
     pub(crate) joint_at: Instant,
     /// Not before this are the members changed.
     pub(crate) reconfigure_after: Instant,
-    /// The key that was last written again for being stale: the next one comes after it. None: from the first.
-    pub(crate) refreshed: Option<Key>,
+    pub(crate) transfer: Transfer,
     /// Set when it must step down.
     pub(crate) over: bool,
 }
@@ -117,7 +117,7 @@ impl Leader {
             contact_at: now,
             joint_at: now,
             reconfigure_after: now,
-            refreshed: None,
+            transfer: Transfer::default(),
             over: false,
         }
     }
@@ -193,8 +193,8 @@ impl Leader {
         let mut register = held.map_or_else(Arc::default, |held| Arc::clone(&held.register));
         let mut answer = None;
         match &task {
-            Task::Refresh if held.is_none_or(|held| self.keys.is_fresh(held)) => return,
-            Task::Refresh => {}
+            Task::Refresh { .. } if held.is_none_or(|held| self.keys.is_fresh(held)) => return,
+            Task::Refresh { size } => self.transfer.refreshing += size,
             Task::Expire { token } => {
                 if held.and_then(|held| held.lease_until).is_none_or(|until| until > context.now) {
                     return;
@@ -253,6 +253,7 @@ impl Leader {
 
     pub(crate) fn accepted(&mut self, context: &mut Context<'_>, from: NodeId, key: &Key, version: Version) {
         let Some(seat) = self.roster.seat(from) else { return };
+        self.transfer.answered(seat, version);
         match self.work.get_mut(key).and_then(|work| work.flight.as_mut()) {
             Some(flight) if flight.version == version => {
                 flight.acks.insert(seat);
@@ -281,10 +282,13 @@ impl Leader {
         let accepted = |flight: &mut Flight| self.roster.quorum(flight.acks, context.rules);
         let Some(Flight { version, register, acks, task, answer }) = work.flight.take_if(accepted) else { return };
         self.flights.remove(&version.seq);
+        if let Task::Refresh { size } = task {
+            self.transfer.refreshing -= size;
+        }
         let before = self.keys.get(key);
         let restarts = match &task {
             Task::Request { request, .. } => request.operation.starts_lease(),
-            Task::Refresh | Task::Expire { .. } => false,
+            Task::Refresh { .. } | Task::Expire { .. } => false,
         };
         let lease_until = match (register.lease(), before.and_then(|held| held.lease_until)) {
             (None, _) => None,
@@ -307,7 +311,7 @@ impl Leader {
         for flight in self.work.values_mut().filter_map(|work| work.flight.as_mut()) {
             flight.acks = self.roster.moved(flight.acks, &roster);
         }
-        self.refreshed = None;
+        self.transfer.start_over(Version { ballot: self.ballot, seq: self.seq });
         (self.config, self.roster) = (config, roster);
     }
 

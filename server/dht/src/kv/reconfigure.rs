@@ -87,14 +87,16 @@ impl Leader {
             }
             return;
         }
-        if self.drain.is_none() && !self.config.is_stable() {
-            if self.keys.all_fresh() || !context.rules.keeps(Rule::Transfer) {
+        if self.drain.is_none() {
+            let transferred = self.keys.all_fresh() || !context.rules.keeps(Rule::Transfer);
+            if !self.config.is_stable() && transferred {
                 self.drain = Some(Drain::Reduce);
                 return self.advance(context);
             }
+            self.start_ready(context);
             self.refresh_stale(context);
         }
-        self.start_ready(context);
+        self.send_lacking(context);
     }
 
     /// R1.
