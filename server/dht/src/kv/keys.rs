@@ -53,6 +53,10 @@ impl Keys {
         keys
     }
 
+    pub(crate) fn len(&self) -> u64 {
+        self.table.len() as u64
+    }
+
     pub(crate) fn get(&self, key: &Key) -> Option<&Held> {
         self.table.get(key)
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::kv::keys::{Held, Keys};
+use crate::kv::limits::KEYS_MAX;
 use crate::kv::outbox::Outbox;
 use crate::kv::reading::Reads;
 use crate::kv::reconfigure::{Drain, Proposal};
@@ -77,6 +78,8 @@ pub(crate) struct Leader {
     /// Keys with something to begin that could not be begun at once.
     ready: BTreeSet<Key>,
     queued: usize,
+    /// How many of the writes on their way some client waits for.
+    serving: usize,
     pub(crate) reads: Reads,
     pub(crate) heartbeat_at: Instant,
     /// When a quorum last confirmed; in a joint configuration its old side is enough.
@@ -112,6 +115,7 @@ impl Leader {
             flights: BTreeMap::new(),
             ready: BTreeSet::new(),
             queued: 0,
+            serving: 0,
             reads: Reads::default(),
             heartbeat_at: now,
             contact_at: now,
@@ -137,7 +141,7 @@ impl Leader {
     }
 
     pub(crate) fn request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
-        if self.queued + self.reads.len() >= context.settings.queue {
+        if self.queued + self.serving + self.reads.len() >= context.settings.queue {
             return context.reply(id, Err(Refusal::Busy), None);
         }
         // A read need not wait for a write on its way: whoever sent that has no answer yet.
@@ -217,6 +221,9 @@ impl Leader {
                     Recollection::New => {
                         let register = Arc::make_mut(&mut register);
                         let result = register.apply(&request.operation, version.seq);
+                        if !register.fits() || (held.is_none() && self.keys.len() >= KEYS_MAX) {
+                            return context.reply(*id, Err(Refusal::TooLarge), None);
+                        }
                         register.remember(request.op, result.clone());
                         answer = Some(result);
                     }
@@ -224,6 +231,7 @@ impl Leader {
             }
         }
         self.seq = version.seq;
+        self.serving += usize::from(matches!(task, Task::Request { .. }));
         let flight = Flight { version, register, acks: Nodes::default(), task, answer };
         self.flights.insert(version.seq, key.clone());
         self.send_flight(context, key, &flight);
@@ -296,6 +304,7 @@ impl Leader {
             (Some(lease), _) => Some(context.now + lease.ttl),
         };
         let by_client = matches!(task, Task::Request { .. });
+        self.serving -= usize::from(by_client);
         let touched = before.map(|held| held.touched).filter(|_| !by_client).unwrap_or(context.now);
         self.keys.put(key, Held { version, register, confirmed: true, holders: acks, touched, lease_until });
         if let (Task::Request { id, .. }, Some(answer)) = (task, answer) {

@@ -187,6 +187,9 @@ pub enum Refusal {
         /// The operation.
         op: OpId,
     },
+    /// Not done: it or what would become of the key is beyond a limit of [`limits`](crate::kv::limits).
+    #[error("the request, or what would become of its key, is larger than the store allows")]
+    TooLarge,
     /// A late copy of an operation whose client has sent a later one.
     #[error("the request is a late copy; the same client has sent a newer one for this key")]
     Superseded,
