@@ -110,7 +110,8 @@ impl Acceptor {
         config: Version,
         outbox: &mut Outbox,
     ) {
-        if !self.follow(now, from, ballot, outbox) {
+        // Of a write that is dropped because the disk is behind another copy comes before long.
+        if !self.follow(now, from, ballot, outbox) || outbox.is_full() {
             return;
         }
         if self.durable.config.version < config {

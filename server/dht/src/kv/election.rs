@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kv::limits::ASKED_MAX;
 use crate::kv::recovery::Reading;
 use crate::kv::slot::Role;
 use crate::kv::{Config, Message, Report, Rule, Slot};
@@ -38,7 +39,8 @@ impl Slot {
     /// L1: asks itself first, and the others only once its own promise is on its disk: a ballot that is forgotten in a
     /// crash must not be used twice.
     pub(crate) fn campaign(&mut self, now: Instant) {
-        let counter = self.counter_seen.max(self.acceptor.durable.promise.counter) + 1;
+        let highest = self.counter_seen.max(self.acceptor.durable.promise.counter);
+        let Some(counter) = highest.checked_add(1) else { return self.postpone_election(now) };
         let ballot = Ballot { counter, node: self.me };
         self.counter_seen = counter;
         self.postpone_election(now);
@@ -60,7 +62,7 @@ impl Slot {
     fn ask(&mut self, nodes: &BTreeSet<NodeId>, ballot: Ballot) {
         let Role::Candidate(candidate) = &mut self.role else { return };
         for node in nodes {
-            if candidate.asked.insert(*node) {
+            if candidate.asked.len() < ASKED_MAX && candidate.asked.insert(*node) {
                 self.outbox.send(*node, Message::Prepare { ballot });
             }
         }
@@ -125,7 +127,7 @@ impl Slot {
 
     pub(crate) fn give_up(&mut self, now: Instant) {
         self.role = Role::Follower;
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         self.postpone_election(now);
     }
 }

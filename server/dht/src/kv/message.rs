@@ -163,17 +163,6 @@ pub struct Request {
     pub operation: Operation,
 }
 
-impl Request {
-    /// Bytes
-    pub fn bytes(&self) -> usize {
-        self.key.len()
-    }
-    /// Bounds
-    pub fn is_within_bounds(&self) -> bool {
-        true
-    }
-}
-
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Hash, Serialize, Deserialize)]
 pub enum Refusal {
@@ -199,13 +188,13 @@ pub enum Refusal {
         /// The operation.
         op: OpId,
     },
-    /// A late copy of an operation whose client has sent a later one.
-    #[error("the disk of the leader is full")]
-    ReadOnly,
-    /// Never done.
-    #[error("too large")]
+    /// Not done: it or what would become of the key is beyond a limit of [`limits`](crate::kv::limits).
+    #[error("the request, or what would become of its key, is larger than the store allows")]
     TooLarge,
-    /// A late copy.
+    /// Not done: the disk of the leader takes no more.
+    #[error("the disk of the slot's leader is full")]
+    ReadOnly,
+    /// A late copy of an operation whose client has sent a later one.
     #[error("the request is a late copy; the same client has sent a newer one for this key")]
     Superseded,
 }

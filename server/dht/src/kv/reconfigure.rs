@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::kv::leader::{Context, Leader};
+use crate::kv::limits::SEQ_MAX;
 use crate::kv::{Config, Member, Message, Rule};
 use crate::{Instant, NodeId, Version};
 
@@ -56,6 +57,9 @@ impl Leader {
         let Some(proposal) = self.proposal.as_mut().filter(|proposal| proposal.config.version == version) else {
             return;
         };
+        if !proposal.config.audience().contains(&from) {
+            return;
+        }
         proposal.accepted.insert(from);
         let chosen = |proposal: &mut Proposal| proposal.config.chosen_by(&proposal.accepted, context.rules);
         let Some(Proposal { mut config, .. }) = self.proposal.take_if(chosen) else { return };
@@ -75,6 +79,8 @@ impl Leader {
 
     /// Goes on with whatever waited for something else to end.
     pub(crate) fn advance(&mut self, context: &mut Context<'_>) {
+        // Its order of writes is at its end: nobody can write any more, and nobody pretends to.
+        self.over |= self.seq >= SEQ_MAX;
         if self.over || self.proposal.is_some() {
             return;
         }
@@ -87,14 +93,16 @@ impl Leader {
             }
             return;
         }
-        if self.drain.is_none() && !self.config.is_stable() {
-            if self.keys.all_fresh() || !context.rules.keeps(Rule::Transfer) {
+        if self.drain.is_none() {
+            let transferred = self.keys.all_fresh() || !context.rules.keeps(Rule::Transfer);
+            if !self.config.is_stable() && transferred {
                 self.drain = Some(Drain::Reduce);
                 return self.advance(context);
             }
+            self.start_ready(context);
             self.refresh_stale(context);
         }
-        self.start_ready(context);
+        self.send_lacking(context);
     }
 
     /// Whether the node's answers count; a stranger's would only take memory.

@@ -21,8 +21,9 @@ pub struct Settings {
     pub hold_off: Duration,
     /// How long a joint configuration may lack its new side before it is undone.
     pub abort_after: Duration,
-    /// How many keys a leader writes again at a time.
-    pub transfer_window: usize,
+    /// How many bytes may be on their way that no client asked for: values written again, or sent again to members that
+    /// lack them; one value at least.
+    pub transfer_bytes: usize,
     /// How many bytes of what a member holds go into one message to a candidate; one value at least.
     pub page_bytes: usize,
     /// How many requests may wait at a leader.
@@ -40,7 +41,7 @@ impl Default for Settings {
             purge_after: Duration::from_secs(600),
             hold_off: Duration::from_secs(30),
             abort_after: Duration::from_secs(30),
-            transfer_window: 32,
+            transfer_bytes: 256 << 10,
             page_bytes: 256 << 10,
             queue: 1024,
         }

@@ -43,6 +43,7 @@ pub struct Slot {
     pub(crate) blocked_since: Option<Instant>,
     /// Who should keep the slot, and since when the ring says so.
     wanted: Option<(Vec<NodeId>, Instant)>,
+    refused: u64,
 }
 
 impl Slot {
@@ -89,6 +90,7 @@ impl Slot {
             failures: 0,
             blocked_since: None,
             wanted: None,
+            refused: 0,
         };
         slot.postpone_election(now);
         slot
@@ -98,7 +100,13 @@ impl Slot {
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Timeout => self.tick(now),
-            Input::Message { from, message } => self.receive(now, from, message),
+            Input::Message { from, message } => {
+                if !self.is_sound(from, &message) {
+                    self.refused = self.refused.saturating_add(1);
+                } else if message.is_answer() || !self.outbox.is_full() {
+                    self.receive(now, from, message);
+                }
+            }
             Input::Request { id, request } => self.request(now, id, request),
             Input::Persisted { upto } => self.outbox.persisted(upto),
             Input::ReadOnly(_) => {}
@@ -121,6 +129,11 @@ impl Slot {
     /// What the node's disk will hold once everything appended is on it.
     pub const fn state(&self) -> &Durable {
         &self.acceptor.durable
+    }
+
+    /// How many messages were dropped because no sound node sends them.
+    pub const fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// The configuration in which this node answers requests, if it leads.
@@ -180,6 +193,9 @@ impl Slot {
     }
 
     fn request(&mut self, now: Instant, id: RequestId, request: Request) {
+        if !request.fits() {
+            return self.outbox.push(Output::Reply { id, reply: Err(Refusal::TooLarge), rests_on: None });
+        }
         if matches!(self.role, Role::Leader(_)) {
             return self.lead_on(now, |leader, context| leader.request(context, id, request));
         }
@@ -225,7 +241,7 @@ impl Slot {
                 if chosen {
                     self.acceptor.learn(config, &mut self.outbox);
                 }
-                self.refused(now, ballot, promised > ballot);
+                self.nacked(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
                 self.lead_in(now, from, ballot, |leader, context| leader.accepted(context, from, &key, version));
@@ -259,7 +275,7 @@ impl Slot {
     }
 
     /// A member refused a ballot: for a higher one, or because the sender is no longer a member.
-    fn refused(&mut self, now: Instant, ballot: crate::Ballot, outbid: bool) {
+    fn nacked(&mut self, now: Instant, ballot: crate::Ballot, outbid: bool) {
         match &self.role {
             Role::Candidate(candidate) if candidate.ballot == ballot => {
                 self.give_up(now);

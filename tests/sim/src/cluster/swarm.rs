@@ -203,7 +203,9 @@ fn draw_settings(random: &mut Random, slowest_micros: u64) -> node::Settings {
         purge_after: millis(random.between(8_000, 10_000)),
         hold_off: millis(random.between(20, 500)),
         abort_after: millis(random.between(500, 3000)),
-        transfer_window: 1 << random.below(6),
+        candidacy: millis(random.between(500, 8000)),
+        transfer_bytes: 100 << random.below(12),
+        page_bytes: pick(random, &[1, 1000, 256 << 10]),
         queue: 256,
         ..kv::Settings::default()
     };

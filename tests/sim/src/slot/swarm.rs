@@ -85,7 +85,7 @@ impl Swarm {
             purge_after: millis(random.between(3000, 4000)),
             hold_off: millis(hold_off_micros / 1000),
             abort_after: millis(random.between(500, 3000)),
-            transfer_window: 1 << random.below(6),
+            transfer_bytes: 100 << random.below(6),
             queue: 64,
             ..Settings::default()
         };

@@ -242,6 +242,9 @@ impl World {
                 output => outputs.push(output),
             }
         };
+        if slot.refused() > 0 {
+            return Err(Violation::Refused(format!("{node} refused to listen to a message")));
+        }
         let leads = slot.leads().cloned();
         let (boot, wake_at) = (machine.boot, machine.clock.global(wake).max(self.queue.time() + 1));
         if wake_at != machine.wake_at && wake_at != u64::MAX {

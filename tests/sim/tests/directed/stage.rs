@@ -54,7 +54,7 @@ fn settings() -> Settings {
         hold_off: millis(0),
         abort_after: millis(1000),
         // So narrow that whatever takes a place without need shows.
-        transfer_window: 1,
+        transfer_bytes: 1,
         page_bytes: 1,
         ..Settings::default()
     }

@@ -67,6 +67,6 @@ fn lookups_are_answered_while_the_ring_grows() {
         world.run(6);
         let answered = world.found.values().filter(|answers| answers.len() == 1 && answers[0].is_some()).count();
         assert_eq!(answered, world.found.len(), "also by those that were no members yet");
-        assert_eq!(answered, (1..=12).sum());
+        assert_eq!(answered, (1..=12).sum::<usize>());
     }
 }
