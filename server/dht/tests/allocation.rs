@@ -59,7 +59,7 @@ fn full_frame(head: &[u8], element: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
 #[test]
 fn a_decoder_allocates_in_proportion_to_what_it_is_given() {
     // Contents: they cost what they weigh.
-    let value = vec![7; codec::VALUE_BYTES_MAX];
+    let value = vec![7; specter_dht::kv::limits::VALUE_MAX];
     let put = kv::Operation::Put { value: value.clone(), fence: None };
     let request = kv::Request { key: b"k".to_vec(), op: kv::OpId { client: 1, number: 1 }, operation: put };
     let mut bytes = Vec::new();
