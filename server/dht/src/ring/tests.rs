@@ -1,5 +1,6 @@
 //! Rings of a few nodes, in memory.
 
+mod chaos;
 mod crashes;
 mod growth;
 mod nonsense;

@@ -215,13 +215,18 @@ impl World {
 
     /// Runs until the ring is ideal; answers how many seconds that took.
     pub(super) fn until_ideal(&mut self, most: u64) -> u64 {
+        self.until_ideal_or(most, "")
+    }
+
+    /// The same, with words for a failure.
+    pub(super) fn until_ideal_or(&mut self, most: u64, words: &str) -> u64 {
         for seconds in 0..=most {
             if self.is_ideal().is_ok() {
                 return seconds;
             }
             self.run(1);
         }
-        panic!("not ideal after {most} s: {:?}", self.is_ideal());
+        panic!("{words} not ideal after {most} s: {:?}", self.is_ideal());
     }
 
     /// Who really owns the target.
