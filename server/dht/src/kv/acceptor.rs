@@ -37,8 +37,16 @@ impl Acceptor {
     }
 
     /// A2.
-    pub(crate) fn prepare(&mut self, now: Instant, from: NodeId, ballot: Ballot, outbox: &mut Outbox) {
-        let led = self.leader.is_some_and(|(leader, heard)| leader != from && now.since(heard) < self.sticky);
+    pub(crate) fn prepare(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: Ballot,
+        instead_of: Option<Ballot>,
+        outbox: &mut Outbox,
+    ) {
+        let gone = instead_of == Some(self.durable.promise);
+        let led = self.leader.is_some_and(|(leader, heard)| leader != from && now.since(heard) < self.sticky) && !gone;
         if led && from != self.me {
             return;
         }

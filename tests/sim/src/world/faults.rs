@@ -69,6 +69,13 @@ impl World {
                     self.network.block(a, b);
                 }
             }
+            Fault::HandOver => {
+                let node = self.victim(true);
+                if self.leader() == Some(node) {
+                    self.outcome.count("hand-overs");
+                    self.input(node, Input::HandOver)?;
+                }
+            }
             Fault::Heal => self.network.heal(),
             Fault::Disk { micros } => {
                 self.outcome.count("disk stalls");
@@ -80,7 +87,7 @@ impl World {
                     self.cut_off_newcomers();
                 }
                 for node in nodes {
-                    self.input(node, Input::Wanted { nodes: self.wanted.clone() })?;
+                    self.input(node, self.want())?;
                 }
             }
         }
