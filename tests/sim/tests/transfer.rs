@@ -123,12 +123,11 @@ fn a_hundred_thousand_keys_move_in_seconds_while_clients_are_served() {
         let version = Version { ballot: Ballot::default(), seq: number + 1 };
         Entry::Accept { key: key(number), version, register: Arc::new(register) }
     }));
-    let settings = Settings { hold_off: Duration::from_secs(1), ..Settings::default() };
     let slot = |id: u64| {
         let log: &[Entry] = if id <= 3 { &log } else { &[] };
         let (id, random) = (NodeId::from(id), Random::seeded(id));
         let now = Instant::from_micros(0);
-        (id, (Slot::new(id, settings.clone(), Rules::default(), random, now, log.iter().cloned()), 0))
+        (id, (Slot::new(id, Settings::default(), Rules::default(), random, now, log.iter().cloned()), 0))
     };
     let slots = (1..=6).map(slot).collect();
     let mut net = Net { now: 1, queue: BTreeMap::new(), slots, asked: BTreeMap::new(), slowest: 0, answered: 0 };
@@ -138,7 +137,7 @@ fn a_hundred_thousand_keys_move_in_seconds_while_clients_are_served() {
     net.until(|net| net.leader().is_some());
     let nodes: Vec<NodeId> = [4, 5, 6].map(NodeId::from).to_vec();
     for id in 1..=6 {
-        net.input(NodeId::from(id), Input::Wanted { nodes: nodes.clone() });
+        net.input(NodeId::from(id), Input::Wanted { nodes: nodes.clone(), hold_off: Duration::ZERO });
     }
     net.until(|net| !net.config(1).is_stable());
     net.schedule(0, Event::Ask(1));

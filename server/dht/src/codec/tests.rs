@@ -170,7 +170,7 @@ fn a_lease_that_is_no_lease_is_refused() {
 
 #[test]
 fn numbers_that_somebody_counts_on_from_leave_room() {
-    let ballot = |counter| Message::Prepare { ballot: Ballot { counter, node: node(1) } };
+    let ballot = |counter| Message::Prepare { ballot: Ballot { counter, node: node(1) }, instead_of: None };
     assert_bound(&ballot(COUNTER_MAX), &ballot(COUNTER_MAX + 1));
     let seq = |seq| Entry::Purge { key: Vec::new(), version: version(1, seq) };
     assert_bound(&seq(NUMBER_MAX), &seq(NUMBER_MAX + 1));

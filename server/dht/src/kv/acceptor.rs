@@ -37,14 +37,22 @@ impl Acceptor {
     }
 
     /// A2.
-    pub(crate) fn prepare(&mut self, now: Instant, from: NodeId, ballot: Ballot, outbox: &mut Outbox) {
+    pub(crate) fn prepare(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: Ballot,
+        instead_of: Option<Ballot>,
+        outbox: &mut Outbox,
+    ) {
         let durable = &self.durable;
         // Who is out but does not know it would otherwise unseat leaders for ever, or ask for ever while somebody leads.
         let omitted = durable.chosen && durable.config.is_stable() && !durable.config.contains(from);
         if omitted && self.is_member() {
             return self.nack(from, ballot, outbox);
         }
-        let led = self.leader.is_some_and(|(leader, heard)| leader != from && now.since(heard) < self.sticky);
+        let gone = instead_of == Some(self.durable.promise);
+        let led = self.leader.is_some_and(|(leader, heard)| leader != from && now.since(heard) < self.sticky) && !gone;
         if led && from != self.me {
             return;
         }

@@ -21,6 +21,7 @@ impl Message {
             | Self::AcceptConfig { .. }
             | Self::Confirm { .. }
             | Self::Purge { .. }
+            | Self::Succeed { .. }
             | Self::Learn { .. } => false,
         }
     }
@@ -37,7 +38,9 @@ impl Slot {
         let known = |config: &Config| config.is_none() || (config.is_sound() && near(config.version.ballot));
         let value = |version: Version, ballot: Ballot| is_sound(version) && version.ballot <= ballot;
         match message {
-            Message::Prepare { ballot } | Message::Confirm { ballot, .. } => leads(*ballot),
+            Message::Prepare { ballot, .. } | Message::Confirm { ballot, .. } | Message::Succeed { ballot } => {
+                leads(*ballot)
+            }
             Message::Fetch { ballot, after } => leads(*ballot) && after.as_ref().is_none_or(is_key),
             Message::Accept { ballot, key, version, register, config } => {
                 leads(*ballot) && is_key(key) && value(*version, *ballot) && value(*config, *ballot) && register.fits()

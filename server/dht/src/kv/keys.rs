@@ -120,6 +120,11 @@ impl Keys {
         (*version <= until).then_some((*version, key))
     }
 
+    /// How many fresh keys a member lacks.
+    pub(crate) fn lacks(&self, seat: u32) -> usize {
+        self.lacking.get(seat as usize).map_or(0, BTreeMap::len)
+    }
+
     /// The oldest value that some member lacks.
     pub(crate) fn oldest_lacked(&self) -> Option<Version> {
         self.lacking.iter().filter_map(|lacked| lacked.first_key_value()).map(|(version, _)| *version).min()

@@ -89,6 +89,10 @@ pub(crate) struct Leader {
     /// Not before this are the members changed.
     pub(crate) reconfigure_after: Instant,
     pub(crate) transfer: Transfer,
+    /// Whether it has been asked to let another member lead.
+    pub(crate) goes: bool,
+    /// Whom it has asked to lead instead.
+    pub(crate) successor: Option<NodeId>,
     /// Set when it must step down.
     pub(crate) over: bool,
 }
@@ -122,16 +126,14 @@ impl Leader {
             joint_at: now,
             reconfigure_after: now,
             transfer: Transfer::default(),
+            goes: false,
+            successor: None,
             over: false,
         }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
         self.proposal.is_none()
-    }
-
-    pub(crate) const fn is_changing(&self) -> bool {
-        self.drain.is_some() || self.config.new.is_some()
     }
 
     /// Whether something may be begun.
@@ -330,6 +332,11 @@ impl Leader {
 
     /// L6: what was begun may or may not come to pass; what was not, does not.
     pub(crate) fn close(self, outbox: &mut Outbox) {
+        let members: Vec<NodeId> = self.roster.nodes().to_vec();
+        let not_begun = match self.successor {
+            Some(successor) => Refusal::Redirect { leader: Some(successor), members },
+            None => Refusal::Unavailable,
+        };
         let mut refuse = |id, refusal| outbox.push(Output::Reply { id, reply: Err(refusal), rests_on: None });
         for work in self.work.into_values() {
             if let Some(Flight { task: Task::Request { id, request }, .. }) = work.flight {
@@ -338,12 +345,12 @@ impl Leader {
             }
             for task in work.queue {
                 if let Task::Request { id, .. } = task {
-                    refuse(id, Refusal::Unavailable);
+                    refuse(id, not_begun.clone());
                 }
             }
         }
         for id in self.reads.into_ids() {
-            refuse(id, Refusal::Unavailable);
+            refuse(id, not_begun.clone());
         }
     }
 }

@@ -37,6 +37,7 @@ impl Message {
             | Self::Confirm { .. }
             | Self::Confirmed { .. }
             | Self::Purge { .. }
+            | Self::Succeed { .. }
             | Self::Learn { .. } => 0,
         };
         OVERHEAD + more

@@ -1,21 +1,28 @@
 //! What a leader does at every heartbeat: asks, sends again, rewrites, lets leases end, purges (rules G1 and G2). It looks
 //! only at keys that something is to be done to, so that a slot at rest costs the same however many keys it has.
 
+use std::time::Duration;
+
 use crate::kv::keys::Held;
 use crate::kv::leader::{Context, Leader, Task};
 use crate::kv::{Key, Message, Rule};
-use crate::{Instant, NodeId, Version};
+use crate::{Instant, Version};
+
+/// The next time at which the hearts of all slots of a node beat: their messages then go together.
+pub(crate) fn next_beat(now: Instant, heartbeat: Duration) -> Instant {
+    let span = u64::try_from(heartbeat.as_micros()).unwrap_or(u64::MAX).max(1);
+    Instant::from_micros((now.as_micros() / span).saturating_add(1).saturating_mul(span))
+}
 
 impl Leader {
-    pub(crate) fn upkeep(&mut self, context: &mut Context<'_>, wanted: Option<&(Vec<NodeId>, Instant)>) {
-        self.heartbeat_at = context.now + context.settings.heartbeat;
+    pub(crate) fn upkeep(&mut self, context: &mut Context<'_>) {
+        self.heartbeat_at = next_beat(context.now, context.settings.heartbeat);
         if context.now.since(self.contact_at) >= context.settings.step_down {
             self.over = true;
             return;
         }
         self.ask_round(context);
         self.send_again(context);
-        self.reconsider(context, wanted);
         if self.is_open() && self.drain.is_none() {
             self.end_leases(context);
             self.purge(context);

@@ -60,6 +60,13 @@ impl World {
                 let apart = |a: NodeId, b: NodeId| side(a) != side(b) && bridge != Some(a) && bridge != Some(b);
                 self.links.split(&nodes, apart);
             }
+            Fault::HandOver => {
+                let node = self.victim(true);
+                if self.leader() == Some(node) {
+                    self.outcome.count("hand-overs");
+                    self.input(node, specter_dht::kv::Input::HandOver)?;
+                }
+            }
             Fault::Heal => self.links.heal(),
             Fault::Disk { micros } => {
                 self.outcome.count("disk stalls");

@@ -227,7 +227,7 @@ impl World {
     /// Tells a node who should keep the slot.
     pub(super) fn want(&mut self, node: NodeId) -> Result<(), Violation> {
         let hold_off = Duration::from_micros(self.swarm.hold_off_micros);
-        self.input(node, Input::Wanted { nodes: self.wanted.clone(), hold_off, may_change: true })
+        self.input(node, Input::Wanted { nodes: self.wanted.clone(), hold_off })
     }
 
     pub(super) fn input(&mut self, node: NodeId, input: Input) -> Result<(), Violation> {
