@@ -234,6 +234,8 @@ impl World {
         let Some(machine) = self.machines.get_mut(&node) else { return Ok(()) };
         machine.start(&self.swarm, &mut self.random, self.time);
         Invariants::started(machine)?;
+        let full = machine.full;
+        self.input(node, Input::ReadOnly(full))?;
         self.input(node, self.want())
     }
 

@@ -107,6 +107,7 @@ impl Slot {
                 self.may_change = may_change;
                 self.reconsider(now);
             }
+            Input::ReadOnly(full) => self.acceptor.full = full,
             Input::HandOver => self.lead_on(now, |leader, _| leader.goes = true),
         }
         while let Some(message) = self.outbox.next_to_self() {
@@ -242,11 +243,14 @@ impl Slot {
             Message::Behind { ballot, key } => {
                 self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));
             }
+            Message::Full { ballot } => {
+                self.lead_in(now, ballot, |leader, context| leader.refused_for_room(context, from));
+            }
             Message::ConfigAccepted { ballot, version } => {
                 self.lead_in(now, ballot, |leader, context| leader.config_accepted(context, from, version));
             }
-            Message::Confirmed { ballot, round, known } => {
-                self.lead_in(now, ballot, |leader, context| leader.confirmed(context, from, round, known));
+            Message::Confirmed { ballot, round, known, full } => {
+                self.lead_in(now, ballot, |leader, context| leader.confirmed(context, from, round, known, full));
             }
         }
     }
