@@ -43,6 +43,7 @@ impl Bounded for Message {
                 config.check()?;
                 check_written_by(*ballot, *version)
             }
+            Self::Full { ballot } => ballot.check(),
             Self::Behind { ballot, key } => {
                 ballot.check()?;
                 check_key(key)
@@ -65,7 +66,7 @@ impl Bounded for Message {
                 ballot.check()?;
                 check_number(*round)
             }
-            Self::Confirmed { ballot, round, known } => {
+            Self::Confirmed { ballot, round, known, full: _ } => {
                 ballot.check()?;
                 check_number(*round)?;
                 known.check()

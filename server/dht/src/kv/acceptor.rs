@@ -15,6 +15,8 @@ pub(crate) struct Acceptor {
     rules: Rules,
     sticky: Duration,
     pub(crate) durable: Durable,
+    /// Whether there is no room on the disk but for what is small.
+    pub(crate) full: bool,
     /// Where in the log the promise stands: all that an answer to `Confirm` rests on.
     promise_position: u64,
     /// Who led when it was last heard, and when that was.
@@ -23,7 +25,7 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     pub(crate) const fn new(me: NodeId, rules: Rules, sticky: Duration, durable: Durable) -> Self {
-        Self { me, rules, sticky, durable, promise_position: 0, leader: None }
+        Self { me, rules, sticky, durable, full: false, promise_position: 0, leader: None }
     }
 
     /// Whether the node has a vote in the newest configuration it knows.
@@ -122,6 +124,9 @@ impl Acceptor {
         if !self.follow(now, from, ballot, outbox) || outbox.is_full() {
             return;
         }
+        if self.full {
+            return outbox.send(from, Message::Full { ballot });
+        }
         if self.durable.config.version < config {
             return outbox.send(from, Message::Behind { ballot, key });
         }
@@ -155,6 +160,11 @@ impl Acceptor {
         if !self.follow(now, from, ballot, outbox) || config.version < self.durable.config.version {
             return;
         }
+        let admitted = config.since(self.me);
+        if self.full && admitted.is_some() && admitted != self.durable.tenure {
+            // What it would be sent as a new member has no room.
+            return outbox.send(from, Message::Full { ballot });
+        }
         let version = config.version;
         if version > self.durable.config.version {
             self.append(Entry::Config { config, chosen: false }, outbox);
@@ -166,7 +176,11 @@ impl Acceptor {
     pub(crate) fn confirm(&mut self, now: Instant, from: NodeId, ballot: Ballot, round: u64, outbox: &mut Outbox) {
         if self.follow(now, from, ballot, outbox) {
             let known = self.durable.chosen.then_some(self.durable.config.version);
-            outbox.send_after(self.promise_position, from, Message::Confirmed { ballot, round, known });
+            outbox.send_after(
+                self.promise_position,
+                from,
+                Message::Confirmed { ballot, round, known, full: self.full },
+            );
         }
     }
 

@@ -13,6 +13,7 @@ impl Message {
             | Self::Nack { .. }
             | Self::Accepted { .. }
             | Self::Behind { .. }
+            | Self::Full { .. }
             | Self::ConfigAccepted { .. }
             | Self::Confirmed { .. } => true,
             Self::Prepare { .. }
@@ -64,6 +65,7 @@ impl Slot {
             Message::Nack { ballot, promised, config, .. } => answers(*ballot) && near(*promised) && known(config),
             Message::Accepted { ballot, .. }
             | Message::Behind { ballot, .. }
+            | Message::Full { ballot }
             | Message::ConfigAccepted { ballot, .. }
             | Message::Confirmed { ballot, .. } => answers(*ballot),
         }

@@ -29,6 +29,13 @@ impl Context<'_> {
     }
 }
 
+impl Request {
+    /// Why there is no answer to it although it was begun.
+    const fn fate_unknown(&self) -> Refusal {
+        if self.operation.is_read() { Refusal::Unavailable } else { Refusal::Unknown { op: self.op } }
+    }
+}
+
 /// Something to be done to a key, one at a time.
 #[derive(Debug)]
 pub(crate) enum Task {
@@ -89,6 +96,8 @@ pub(crate) struct Leader {
     /// Not before this are the members changed.
     pub(crate) reconfigure_after: Instant,
     pub(crate) transfer: Transfer,
+    /// The members whose disks have no room.
+    pub(crate) full: Nodes,
     /// Whether it has been asked to let another member lead.
     pub(crate) goes: bool,
     /// Whom it has asked to lead instead.
@@ -126,6 +135,7 @@ impl Leader {
             joint_at: now,
             reconfigure_after: now,
             transfer: Transfer::default(),
+            full: Nodes::default(),
             goes: false,
             successor: None,
             over: false,
@@ -162,6 +172,11 @@ impl Leader {
     pub(crate) fn submit(&mut self, context: &mut Context<'_>, key: Key, task: Task) {
         if self.may_begin() && !self.work.contains_key(&key) {
             return self.begin(context, &key, task);
+        }
+        if let Task::Request { id, .. } = task
+            && !self.is_writable(context.rules)
+        {
+            return context.reply(id, Err(Refusal::ReadOnly), None);
         }
         self.queued += 1;
         if !self.may_begin() {
@@ -204,7 +219,7 @@ impl Leader {
         let mut answer = None;
         match &task {
             Task::Refresh { .. } if held.is_none_or(|held| self.keys.is_fresh(held)) => return,
-            Task::Refresh { size } => self.transfer.refreshing += size,
+            Task::Refresh { .. } => {}
             Task::Expire { token } => {
                 if held.and_then(|held| held.lease_until).is_none_or(|until| until > context.now) {
                     return;
@@ -235,6 +250,15 @@ impl Leader {
                     }
                 }
             }
+        }
+        if !self.is_writable(context.rules) {
+            if let Task::Request { id, .. } = task {
+                context.reply(id, Err(Refusal::ReadOnly), None);
+            }
+            return;
+        }
+        if let Task::Refresh { size } = task {
+            self.transfer.refreshing += size;
         }
         self.seq = version.seq;
         self.serving += usize::from(matches!(task, Task::Request { .. }));
@@ -290,6 +314,55 @@ impl Leader {
         self.send_accept(context, from, key, version, register);
     }
 
+    /// Whether a quorum has room for writes.
+    pub(crate) fn is_writable(&self, rules: Rules) -> bool {
+        self.full.is_empty() || self.roster.quorum(self.roster.all().without(self.full), rules)
+    }
+
+    /// A member took nothing in for want of room.
+    pub(crate) fn refused_for_room(&mut self, context: &mut Context<'_>, from: NodeId) {
+        let sent = |seat| !self.flights.is_empty() || self.transfer.waits_for(seat);
+        if self.proposal.is_some() || self.roster.seat(from).is_some_and(sent) {
+            self.note_room(context, from, true);
+        }
+    }
+
+    /// A member tells whether its disk has no room.
+    pub(crate) fn note_room(&mut self, context: &mut Context<'_>, from: NodeId, full: bool) {
+        let Some(seat) = self.roster.seat(from).filter(|seat| self.full.contains(*seat) != full) else { return };
+        if full {
+            self.full.insert(seat);
+        } else {
+            self.full.remove(seat);
+        }
+        if !self.is_writable(context.rules) {
+            self.answer_writers(context);
+        }
+    }
+
+    /// Answers whoever waits for a write that may not end for long.
+    fn answer_writers(&mut self, context: &mut Context<'_>) {
+        for work in self.work.values_mut() {
+            for task in std::mem::take(&mut work.queue) {
+                self.queued -= 1;
+                if let Task::Request { id, .. } = task {
+                    context.reply(id, Err(Refusal::ReadOnly), None);
+                }
+            }
+            let Some(flight) = &mut work.flight else { continue };
+            // What was begun goes on, and nobody waits for it.
+            let task = std::mem::replace(&mut flight.task, Task::Refresh { size: 0 });
+            match task {
+                Task::Request { id, request } => {
+                    self.serving -= 1;
+                    context.reply(id, Err(request.fate_unknown()), None);
+                }
+                Task::Refresh { .. } | Task::Expire { .. } => flight.task = task,
+            }
+        }
+        self.work.retain(|_, work| work.flight.is_some());
+    }
+
     /// Ends a write that a quorum has accepted.
     pub(crate) fn settle(&mut self, context: &mut Context<'_>, key: &Key) {
         let Some(work) = self.work.get_mut(key) else { return };
@@ -327,6 +400,7 @@ impl Leader {
             flight.acks = self.roster.moved(flight.acks, &roster);
         }
         self.transfer.start_over(Version { ballot: self.ballot, seq: self.seq });
+        self.full = self.roster.moved(self.full, &roster);
         (self.config, self.roster) = (config, roster);
     }
 
@@ -340,8 +414,7 @@ impl Leader {
         let mut refuse = |id, refusal| outbox.push(Output::Reply { id, reply: Err(refusal), rests_on: None });
         for work in self.work.into_values() {
             if let Some(Flight { task: Task::Request { id, request }, .. }) = work.flight {
-                let read = request.operation.is_read();
-                refuse(id, if read { Refusal::Unavailable } else { Refusal::Unknown { op: request.op } });
+                refuse(id, request.fate_unknown());
             }
             for task in work.queue {
                 if let Task::Request { id, .. } = task {

@@ -104,6 +104,11 @@ pub enum Message {
         /// Which key.
         key: Key,
     },
+    /// A member took nothing in: its disk has no room.
+    Full {
+        /// The leader's right.
+        ballot: Ballot,
+    },
     /// A leader proposes a configuration.
     AcceptConfig {
         /// The leader's right.
@@ -133,6 +138,8 @@ pub enum Message {
         round: u64,
         /// The version of the newest configuration this member knows to be chosen, or none.
         known: Option<Version>,
+        /// Whether this member takes no values in, because its disk has no room.
+        full: bool,
     },
     /// A leader says that every member holds a tombstone.
     Purge {
@@ -195,12 +202,12 @@ pub enum Refusal {
         /// The operation.
         op: OpId,
     },
+    /// Not done: too many members have no room on their disks.
+    #[error("the slot takes no writes because the disks of too many of its members are full; free some space on them")]
+    ReadOnly,
     /// Not done: it or what would become of the key is beyond a limit of [`limits`](crate::kv::limits).
     #[error("the request, or what would become of its key, is larger than the store allows")]
     TooLarge,
-    /// Not done: the disk of the leader takes no more.
-    #[error("the disk of the slot's leader is full")]
-    ReadOnly,
     /// A late copy of an operation whose client has sent a later one.
     #[error("the request is a late copy; the same client has sent a newer one for this key")]
     Superseded,
@@ -245,10 +252,10 @@ pub enum Input {
         /// Whether it may.
         may_change: bool,
     },
+    /// Whether the node's disk has no room: then it takes no values in, but still votes.
+    ReadOnly(bool),
     /// The node is about to go: if it leads, a member that holds everything is asked to lead instead.
     HandOver,
-    /// Whether the disk takes no more.
-    ReadOnly(bool),
 }
 
 /// What a slot wants done.

@@ -32,6 +32,7 @@ impl Message {
             | Self::Nack { .. }
             | Self::Accept { .. }
             | Self::Behind { .. }
+            | Self::Full { .. }
             | Self::AcceptConfig { .. }
             | Self::ConfigAccepted { .. }
             | Self::Confirm { .. }

@@ -122,8 +122,9 @@ impl Leader {
     fn hand_over(&mut self, context: &mut Context<'_>) {
         self.goes = false;
         let others = self.roster.nodes().iter().filter(|node| **node != context.me && self.reads.is_near(**node));
-        let others = others.filter_map(|node| self.roster.seat(*node).map(|seat| (self.keys.lacks(seat), *node)));
-        self.successor = others.min().map(|(_, node)| node);
+        let others = others.filter_map(|node| self.roster.seat(*node).map(|seat| (seat, *node)));
+        let others = others.map(|(seat, node)| (self.full.contains(seat), self.keys.lacks(seat), node));
+        self.successor = others.min().map(|(_, _, node)| node);
         match self.successor {
             Some(successor) => {
                 context.outbox.send(successor, Message::Succeed { ballot: self.ballot });

@@ -119,12 +119,12 @@ impl Slot {
             }
             Input::Request { id, request } => self.request(now, id, request),
             Input::Persisted { upto } => self.outbox.persisted(upto),
-            Input::ReadOnly(_) => {}
             Input::Wanted { nodes, hold_off } => self.want(now, nodes, now + hold_off),
             Input::Permit { may_change } => {
                 self.may_change = may_change;
                 self.reconsider(now);
             }
+            Input::ReadOnly(full) => self.acceptor.full = full,
             Input::HandOver => self.lead_on(now, |leader, _| leader.goes = true),
         }
         while let Some(message) = self.outbox.next_to_self() {
@@ -277,11 +277,14 @@ impl Slot {
             Message::Behind { ballot, key } => {
                 self.lead_in(now, from, ballot, |leader, context| leader.behind(context, from, &key));
             }
+            Message::Full { ballot } => {
+                self.lead_in(now, from, ballot, |leader, context| leader.refused_for_room(context, from));
+            }
             Message::ConfigAccepted { ballot, version } => {
                 self.lead_in(now, from, ballot, |leader, context| leader.config_accepted(context, from, version));
             }
-            Message::Confirmed { ballot, round, known } => {
-                self.lead_in(now, from, ballot, |leader, context| leader.confirmed(context, from, round, known));
+            Message::Confirmed { ballot, round, known, full } => {
+                self.lead_in(now, from, ballot, |leader, context| leader.confirmed(context, from, round, known, full));
             }
         }
     }

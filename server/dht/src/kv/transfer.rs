@@ -35,6 +35,11 @@ impl Transfer {
         *self = Self { refreshing, until, ..Self::default() };
     }
 
+    /// Whether a member was sent something again that it has not answered.
+    pub(crate) fn waits_for(&self, seat: u32) -> bool {
+        self.sent.keys().any(|(to, _)| *to == seat)
+    }
+
     /// A member has answered.
     pub(crate) fn answered(&mut self, seat: u32, version: Version) {
         if let Some(size) = self.sent.remove(&(seat, version)) {
@@ -46,6 +51,9 @@ impl Transfer {
 impl Leader {
     /// Writes keys again that are not fresh: values of earlier leaders, and in a joint configuration everything.
     pub(crate) fn refresh_stale(&mut self, context: &mut Context<'_>) {
+        if !self.is_writable(context.rules) {
+            return;
+        }
         while let Some(key) = self.keys.stale_after(self.transfer.refreshed.as_ref()) {
             let size = self.keys.get(key).map_or(0, |held| key.len() + held.register.size());
             if !self.transfer.has_room(size, context.settings.transfer_bytes) {
@@ -64,7 +72,7 @@ impl Leader {
     pub(crate) fn send_lacking(&mut self, context: &mut Context<'_>) {
         let window = context.settings.transfer_bytes;
         for (seat, node) in (0..).zip(self.roster.nodes()) {
-            if !self.reads.is_near(*node) {
+            if !self.reads.is_near(*node) || self.full.contains(seat) {
                 continue;
             }
             let until = self.transfer.until;

@@ -23,7 +23,7 @@ impl Leader {
         }
         self.ask_round(context);
         self.send_again(context);
-        if self.is_open() && self.drain.is_none() {
+        if self.is_open() && self.drain.is_none() && self.is_writable(context.rules) {
             self.end_leases(context);
             self.purge(context);
         }

@@ -88,6 +88,7 @@ fn names(part: &Part) -> Vec<NodeId> {
             | Message::Accept { .. }
             | Message::Accepted { .. }
             | Message::Behind { .. }
+            | Message::Full { .. }
             | Message::Succeed { .. }
             | Message::Fetch { .. }
             | Message::Held { .. }

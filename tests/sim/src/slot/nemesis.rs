@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Heal,
     /// Disks need this long for an fsync.
     Disk { micros: u64 },
+    /// The disk of one node has no room, or those of all have some again.
+    Full { leader: bool, full: bool },
     /// The ring wants these members; those that are new cannot be reached when they are said to be absent.
     Want { nodes: Vec<NodeId>, absent: bool },
 }
@@ -46,7 +48,8 @@ pub(crate) fn draw(swarm: &Swarm, random: &mut Random) -> Option<Fault> {
             Some(Fault::Split { mask: random.next_u64(), bridge })
         }
         62..78 if faults.partition => Some(Fault::Heal),
-        78..83 if faults.slow_disk => {
+        78..80 if faults.slow_disk => Some(Fault::Full { leader, full: random.chance(600) }),
+        80..83 if faults.slow_disk => {
             let micros = if random.chance(600) { 0 } else { random.between(20_000, 400_000) };
             Some(Fault::Disk { micros })
         }

@@ -221,6 +221,8 @@ impl World {
         if let Some(slot) = &machine.slot {
             Invariants::started(node, slot.state(), &machine.image)?;
         }
+        let full = machine.full;
+        self.input(node, Input::ReadOnly(full))?;
         self.want(node)
     }
 

@@ -123,3 +123,56 @@ fn only_the_leader_a_member_follows_can_ask_it_to_lead() {
     stage.deliver();
     assert!(stage.leads(2) && !stage.leads(3));
 }
+
+#[test]
+fn a_slot_with_one_full_disk_takes_writes_and_brings_that_member_up_to_date_afterwards() {
+    let mut stage = led();
+    stage.input(1, Input::ReadOnly(true));
+    stage.put(1, "with the others");
+    assert_eq!(stage.get(1), Some(Some("with the others".into())));
+    assert_ne!(stage.held(1, "k"), stage.held(2, "k"));
+    stage.input(1, Input::ReadOnly(false));
+    stage.pass(200);
+    assert_eq!(stage.held(1, "k"), stage.held(2, "k"));
+}
+
+#[test]
+fn a_slot_with_a_majority_of_full_disks_takes_no_writes_but_reads_and_says_why() {
+    let mut stage = led();
+    stage.input(1, Input::ReadOnly(true));
+    stage.input(2, Input::ReadOnly(true));
+    stage.send(1, "k", write("too late to refuse"), 500);
+    stage.pass(100);
+    assert!(matches!(stage.reply(500), Some(Err(Refusal::Unknown { .. }))), "{:?}", stage.reply(500));
+    stage.send(1, "k", write("refused"), 501);
+    stage.pass(100);
+    assert_eq!(stage.reply(501), Some(&Err(Refusal::ReadOnly)));
+    assert_eq!(stage.get(1), Some(Some("kept".into())));
+    // Another leader can still be elected, and reads.
+    assert!(stage.elect(3));
+    stage.send(3, "k", write("refused"), 502);
+    stage.pass(100);
+    assert!(stage.reply(502).is_some_and(Result::is_err));
+    stage.input(2, Input::ReadOnly(false));
+    stage.pass(100);
+    stage.send(3, "k", write("taken"), 503);
+    stage.pass(100);
+    assert_eq!(stage.reply(503), Some(&Ok(Answer::Done)));
+    assert_eq!(stage.get(3), Some(Some("taken".into())));
+}
+
+#[test]
+fn a_change_to_members_whose_disks_are_full_is_undone() {
+    let mut stage = Stage::new(Rules::default(), 1, 2);
+    assert!(stage.elect(1));
+    stage.put(1, "kept");
+    stage.pass(100);
+    stage.input(2, Input::ReadOnly(true));
+    stage.want(&[1, 2]);
+    stage.pass(100);
+    assert!(stage.is_changing(1));
+    stage.want(&[1]);
+    stage.pass(1500);
+    assert!(!stage.is_changing(1) && stage.config(1).nodes().len() == 1);
+    stage.put(1, "goes on");
+}

@@ -7,7 +7,7 @@ use specter_dht::kv::{
     Answer, Config, Entry, Input, Key, Message, OpId, Operation, Output, Refusal, Request, RequestId, Rules, Settings,
     Slot,
 };
-use specter_dht::{Ballot, Instant, NodeId, Random};
+use specter_dht::{Ballot, Instant, NodeId, Random, Version};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -185,6 +185,11 @@ impl Stage {
     /// What a node holds of a key.
     pub(crate) fn holds(&self, id: u64, key: &str) -> bool {
         self.nodes[&id].slot.state().registers.contains_key(key.as_bytes())
+    }
+
+    /// Which value a node holds of a key.
+    pub(crate) fn held(&self, id: u64, key: &str) -> Option<Version> {
+        self.nodes[&id].slot.state().registers.get(key.as_bytes()).map(|(version, _)| *version)
     }
 
     /// How many entries a node's log has.

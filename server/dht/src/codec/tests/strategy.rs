@@ -142,11 +142,9 @@ pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrateg
         }),
         (ballot(), version()).prop_map(|(ballot, version)| Message::ConfigAccepted { ballot, version }),
         (ballot(), number(span.number)).prop_map(|(ballot, round)| Message::Confirm { ballot, round }),
-        (ballot(), number(span.number), of(version())).prop_map(|(ballot, round, known)| Message::Confirmed {
-            ballot,
-            round,
-            known
-        }),
+        (ballot(), number(span.number), of(version()), any::<bool>())
+            .prop_map(|(ballot, round, known, full)| { Message::Confirmed { ballot, round, known, full } }),
+        ballot().prop_map(|ballot| Message::Full { ballot }),
         (ballot(), key(), version()).prop_map(|(ballot, key, version)| Message::Purge { ballot, key, version }),
         config.prop_map(|config| Message::Learn { config }),
     ]

@@ -230,7 +230,8 @@ fn an_answer_that_nobody_asked_for_changes_nothing() {
             Message::Accepted { ballot, key: key.clone(), version },
             Message::Behind { ballot, key },
             Message::ConfigAccepted { ballot, version },
-            Message::Confirmed { ballot, round, known: None },
+            Message::Confirmed { ballot, round, known: None, full: true },
+            Message::Full { ballot },
             Message::Held { ballot, tenure: Some(Version::default()), after: None, registers, more: true },
         ]
     };
