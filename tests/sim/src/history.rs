@@ -40,10 +40,37 @@ impl History {
                 Verdict::Linearizable => {}
                 Verdict::Undecided => outcome.count("histories undecided"),
                 Verdict::NotLinearizable => {
+                    outcome.notes.extend(explain(calls));
                     return Err(Violation::NotLinearizable(String::from_utf8_lossy(key).escape_debug().to_string()));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// How many calls of a history that is not linearizable are shown.
+const SHOWN: usize = 24;
+
+/// The calls up to the first answer that does not fit.
+fn explain(calls: &[Call]) -> Vec<String> {
+    let until = |end: u64| -> Vec<Call> {
+        let begun = calls.iter().filter(|call| call.called <= end).cloned();
+        begun.map(|call| Call { returned: call.returned.filter(|(_, at)| *at <= end), ..call }).collect()
+    };
+    let mut ends: Vec<u64> = calls.iter().filter_map(|call| Some(call.returned.as_ref()?.1)).collect();
+    ends.sort_unstable();
+    let fits = |end: &u64| checker::check(&until(*end)) != Verdict::NotLinearizable;
+    let first = ends.partition_point(fits);
+    let mut shown = until(ends.get(first).copied().unwrap_or(u64::MAX));
+    shown.sort_by_key(|call| (call.returned.as_ref().map_or(call.called, |(_, at)| *at), call.called));
+    let skipped = shown.len().saturating_sub(SHOWN);
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    let line = |call: &Call| match &call.returned {
+        Some((answer, at)) => {
+            format!("{:>11.6} to {:>11.6}: {:?}: {answer:?}", seconds(call.called), seconds(*at), call.operation)
+        }
+        None => format!("{:>11.6} to           ?: {:?}", seconds(call.called), call.operation),
+    };
+    shown[skipped..].iter().map(line).collect()
 }

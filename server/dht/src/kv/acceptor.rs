@@ -33,6 +33,11 @@ impl Acceptor {
         self.durable.config.contains(self.me)
     }
 
+    /// Whether the newest configuration it knows omits the node, which does not know whether that one is chosen.
+    pub(crate) fn is_unsure(&self) -> bool {
+        !self.durable.chosen && !self.is_member()
+    }
+
     fn append(&mut self, entry: Entry, outbox: &mut Outbox) {
         self.durable.apply(&entry);
         outbox.append(entry);

@@ -182,7 +182,7 @@ impl Slot {
     /// When the slot wants to be woken if nothing else happens.
     pub fn deadline(&self) -> Instant {
         match &self.role {
-            Role::Follower if self.acceptor.is_member() => self.election_at,
+            Role::Follower if self.acceptor.is_member() || self.acceptor.is_unsure() => self.election_at,
             Role::Follower => Instant::FAR,
             Role::Candidate(candidate) => candidate.deadline.min(candidate.ask_again_at),
             Role::Leader(leader) => leader.heartbeat_at,
@@ -194,6 +194,7 @@ impl Slot {
             return;
         }
         match &self.role {
+            Role::Follower if self.acceptor.is_unsure() => self.inquire(now),
             Role::Follower => self.campaign(now, None),
             Role::Candidate(_) => self.go_on(now),
             Role::Leader(_) => {
@@ -323,6 +324,15 @@ impl Slot {
     pub(crate) fn postpone_election(&mut self, now: Instant) {
         let wait = self.settings.election * (1 << self.failures.min(4));
         self.election_at = now + self.random.span(wait, wait * 2);
+    }
+
+    /// Asks those that should go on without this node whether they do. The question is a leader's of long ago, which every
+    /// member refuses with what it knows.
+    fn inquire(&mut self, now: Instant) {
+        for node in self.acceptor.durable.config.nodes() {
+            self.outbox.send(node, Message::Confirm { ballot: crate::Ballot::default(), round: 0 });
+        }
+        self.postpone_election(now);
     }
 
     /// L6.

@@ -13,6 +13,8 @@ use crate::{Outcome, Violation};
 
 /// How often the whole is looked at.
 const LOOK_MICROS: u64 = 200_000;
+/// For how long it must have been one: what was lost before the links healed is noticed only later.
+const STEADY_MICROS: u64 = 4_000_000;
 /// For how long clients work undisturbed once the cluster is one again, and every request must be answered.
 const BUSY_MICROS: u64 = 3_000_000;
 /// After this much of that time at the latest, what was under way when the cluster became one is over.
@@ -32,7 +34,7 @@ pub(crate) enum Phase {
     /// Faults happen.
     Chaos { until: u64 },
     /// Nothing fails any more.
-    Healing { since: u64 },
+    Healing { since: u64, steady: Option<u64> },
     /// The cluster is one again, and clients ask.
     Busy { since: u64 },
     /// Nobody asks anything: replicas become equal.
@@ -79,7 +81,8 @@ impl World {
     /// Runs the world of a seed to its end, or to the first broken promise.
     pub(crate) fn run(mut self) -> Outcome {
         if let Err(violation) = self.play() {
-            self.outcome.notes = self.describe();
+            let described = self.describe();
+            self.outcome.notes.extend(described);
             self.outcome.violation = Some((violation, self.queue.time()));
         }
         self.outcome.micros = self.queue.time();
@@ -132,12 +135,12 @@ impl World {
             Phase::Chaos { until } if time >= until => {
                 let longest = self.waits.take();
                 self.outcome.most("ms a key could not be had under faults", longest / 1000);
-                self.phase = Phase::Healing { since: time };
+                self.phase = Phase::Healing { since: time, steady: None };
                 self.tell(|| "the faults stop".into());
                 self.settle_down()?;
             }
             Phase::Chaos { .. } | Phase::Over => {}
-            Phase::Healing { since } => self.healing(since)?,
+            Phase::Healing { since, steady } => self.healing(since, steady)?,
             Phase::Busy { since } => self.busy(since)?,
             Phase::Audit { since } => {
                 if self.agenda.is_empty() && self.nobody_waits() {
@@ -162,10 +165,16 @@ impl World {
         Ok(())
     }
 
-    fn healing(&mut self, since: u64) -> Result<(), Violation> {
+    fn healing(&mut self, since: u64, steady: Option<u64>) -> Result<(), Violation> {
         let time = self.queue.time();
-        let Some(text) = self.unsettled() else {
-            self.outcome.most("ms until the cluster was one again", (time - since) / 1000);
+        let unsettled = self.unsettled();
+        let from = steady.filter(|_| unsettled.is_none()).unwrap_or(time);
+        self.phase = Phase::Healing { since, steady: unsettled.is_none().then_some(from) };
+        let Some(text) = unsettled else {
+            if time < from + STEADY_MICROS {
+                return Ok(());
+            }
+            self.outcome.most("ms until the cluster was one again", (from - since) / 1000);
             self.tell(|| "the cluster is one again".into());
             let longest = self.waits.take();
             self.outcome.most("ms a key could not be had while healing", longest / 1000);

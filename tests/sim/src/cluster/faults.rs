@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use specter_dht::{Input, SlotId};
 
-use super::machine::{Duty, Name};
+use super::machine::{Duty, Machine, Name};
 use super::nemesis::{self, Fault, Whom};
 use super::world::{Event, World, draw_id};
 use crate::Violation;
@@ -268,12 +268,16 @@ impl World {
     }
 
     pub(super) fn leave(&mut self, name: Name, deadline_micros: Option<u64>) -> Result<(), Violation> {
-        let staying = self.machines.values().filter(|machine| matches!(machine.duty, Duty::Up | Duty::Down)).count();
+        let stays = |machine: &&Machine| {
+            let member = machine.node.as_ref().is_some_and(|node| node.ring().is_member());
+            member && machine.duty == Duty::Up && machine.name != name
+        };
+        let stays = self.machines.values().any(|machine| stays(&machine));
         let Some(machine) = self.machines.get_mut(&name).filter(|machine| machine.duty == Duty::Up) else {
             return Ok(());
         };
-        // Somebody must be left to keep what there is.
-        if staying < 2 && deadline_micros.is_some() {
+        // Somebody must be left to keep what there is, and to let others in.
+        if !stays && deadline_micros.is_some() {
             return Ok(());
         }
         machine.duty = Duty::Leaving;
@@ -326,6 +330,10 @@ impl World {
             machine.slow_micros = 0;
             machine.stalled_until = 0;
             machine.dies_after = None;
+            machine.paused_until = 0;
+            // What it missed while it stood still is not long in coming.
+            let (name, boot) = (machine.name, machine.boot);
+            self.queue.push(0, Event::Wake { machine: name, boot });
         }
         let full: Vec<Name> = self.machines.values().filter(|machine| machine.full).map(|it| it.name).collect();
         full.into_iter().try_for_each(|name| self.set_full(name, false))?;

@@ -1,13 +1,16 @@
 //! Whether the cluster is what it should be once nothing fails: one ring, and every slot led by whom the ring wants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use specter_dht::{NodeId, SlotId};
+use specter_dht::kv::{Key, Register};
+use specter_dht::{NodeId, SlotId, Version};
 
 use specter_dht::ring::invariant::{self, Member};
 
-use super::machine::{Duty, Machine};
+use super::machine::{Duty, Machine, Name};
 use super::trace;
+use super::watch::readable;
 use super::world::World;
 
 impl World {
@@ -76,8 +79,15 @@ impl World {
             let Machine { name, id, duty, boot, seats, .. } = machine;
             lines.push(format!("{name}: {id}, {duty:?}, started {boot} times, {seats} seats"));
         }
+        let needs_leaving = |slot: &SlotId| {
+            let mut leaving = self.machines.values().filter(|machine| machine.duty == Duty::Leaving);
+            leaving.any(|machine| {
+                let part = machine.node.as_ref().and_then(|node| node.slots().get(slot));
+                part.is_some_and(|part| !part.state().chosen || part.state().config.contains(machine.id))
+            })
+        };
         let slots = (0..self.swarm.terms.slots()).map(SlotId);
-        for slot in slots.filter(|slot| self.slot_unsettled(*slot).is_some()).take(3) {
+        for slot in slots.filter(|slot| self.slot_unsettled(*slot).is_some() || needs_leaving(slot)).take(3) {
             let newest = self.watch.newest(slot).map(|config| (config.version, self.name_all(&config.nodes())));
             lines.push(format!("{slot:?}: newest chosen {newest:?}, wanted {}", self.name_all(&self.placement(slot))));
             for machine in self.machines.values() {
@@ -104,15 +114,27 @@ impl World {
     /// Whether all members of each slot hold the same, or which do not.
     pub(super) fn unequal(&self) -> Option<String> {
         (0..self.swarm.terms.slots()).map(SlotId).find_map(|slot| {
-            let wanted = self.placement(slot);
-            let mut images = self.up().filter(|machine| wanted.contains(&machine.id));
-            let registers = |machine: &Machine| machine.image.slots.get(&slot).map(|state| state.registers.clone());
-            let first = images.next().map(registers)?;
-            let other = images.find(|machine| registers(machine) != first)?;
-            Some(format!("the replicas of {slot:?} differ: {} has not what the first has", other.name))
+            let leader = self.leader(slot)?;
+            let held = |name: Name| self.machines.get(&name)?.image.slots.get(&slot).map(|state| &state.registers);
+            let (first, none) = (held(leader)?, BTreeMap::new());
+            let mut others = self.members(slot).into_iter().filter(|name| *name != leader);
+            others.find_map(|name| {
+                let second = held(name).unwrap_or(&none);
+                let mut keys = first.keys().chain(second.keys());
+                // A member that was not there when a tombstone was purged keeps it until another leads.
+                let real = |held: &Registers, key| {
+                    held.get(key).filter(|(_, register)| !register.is_tombstone()).map(|(version, _)| *version)
+                };
+                let key = keys.find(|key| real(first, *key) != real(second, *key))?;
+                let version = |held: &Registers| held.get(key).map(|(version, _)| version.to_string());
+                let (one, other, key) = (version(first), version(second), readable(key));
+                Some(format!("{slot:?}: {leader}, which leads, holds {key} at {one:?}, and {name} at {other:?}"))
+            })
         })
     }
 }
+
+type Registers = BTreeMap<Key, (Version, Arc<Register>)>;
 
 fn is_in_ring(machine: &Machine) -> bool {
     machine.node.as_ref().is_some_and(|node| node.ring().is_member())

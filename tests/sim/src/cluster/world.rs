@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use specter_dht::kv::{Key, Operation};
 use specter_dht::ring::Destination;
-use specter_dht::{Event as NodeEvent, Failure, Freshness, Input, NodeId, Output, Packet, Random, Reply};
+use specter_dht::{Event as NodeEvent, Failure, Freshness, Input, NodeId, Output, Packet, Part, Random, Reply};
 
 use super::client::{Client, Kind};
 use super::ending::Phase;
@@ -173,7 +173,7 @@ impl World {
         match event {
             Event::Deliver { sender, from, to, meant, packet } => self.deliver((sender, from), (to, meant), packet),
             Event::Notice { machine, boot, node } => {
-                if self.is_same(machine, boot) {
+                if self.is_same(machine, boot) && !self.phase.is_calm() {
                     self.outcome.count("notices that nobody is there");
                     return self.input(machine, Input::Unreachable { node });
                 }
@@ -370,8 +370,8 @@ impl World {
         self.traffic.sent(sender, &packet, self.swarm.settings.packet_bytes)?;
         let Some(to) = Name::at(address).filter(|name| self.machines.contains_key(name)) else { return Ok(()) };
         let packet = Rc::new(packet);
-        for delay in self.weather.copies(&mut self.random) {
-            let packet = Rc::clone(&packet);
+        for (copy, delay) in self.weather.copies(&mut self.random).into_iter().enumerate() {
+            let packet = if copy == 0 { Rc::clone(&packet) } else { Rc::new(without_requests(&packet)) };
             self.queue.push(delay, Event::Deliver { sender, from, to, meant, packet });
         }
         Ok(())
@@ -391,6 +391,13 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// What arrives a second time. Nodes bear copies of everything but requests, which the transport must not deliver twice: a
+/// request that one node refused, so that its sender said that nothing was done, may be done by a late copy.
+fn without_requests(packet: &Packet) -> Packet {
+    let parts = packet.parts.iter().filter(|part| !matches!(part, Part::Ask { .. })).cloned().collect();
+    Packet { parts, peers: packet.peers.clone(), ..*packet }
 }
 
 /// The name of a new node.
