@@ -47,6 +47,9 @@ pub enum Violation {
     /// Something grew beyond its bound.
     #[error("{0}")]
     Unbounded(String),
+    /// A sound node's message was taken for an unsound one's.
+    #[error("{0}")]
+    Refused(String),
     /// The slot or the cluster did not recover after the faults had stopped.
     #[error("{0}")]
     Stuck(String),

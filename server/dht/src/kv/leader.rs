@@ -1,17 +1,17 @@
-//! A leader: what it recovers, and how it writes (rules L2 to L4 and L6).
+//! A leader, and how it writes (rules L3, L4 and L6).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::kv::keys::{Held, Keys};
+use crate::kv::limits::KEYS_MAX;
 use crate::kv::outbox::Outbox;
 use crate::kv::reading::Reads;
 use crate::kv::reconfigure::{Drain, Proposal};
 use crate::kv::register::Recollection;
 use crate::kv::roster::{Nodes, Roster};
-use crate::kv::{
-    Answer, Config, Key, Message, Output, Refusal, Register, Report, Request, RequestId, Rule, Rules, Settings,
-};
+use crate::kv::transfer::Transfer;
+use crate::kv::{Answer, Config, Key, Message, Output, Refusal, Register, Request, RequestId, Rule, Rules, Settings};
 use crate::{Ballot, Instant, NodeId, Version};
 
 /// What a leader needs of its node for one input.
@@ -29,13 +29,20 @@ impl Context<'_> {
     }
 }
 
+impl Request {
+    /// Why there is no answer to it although it was begun.
+    const fn fate_unknown(&self) -> Refusal {
+        if self.operation.is_read() { Refusal::Unavailable } else { Refusal::Unknown { op: self.op } }
+    }
+}
+
 /// Something to be done to a key, one at a time.
 #[derive(Debug)]
 pub(crate) enum Task {
     /// What a client asked.
     Request { id: RequestId, request: Request },
     /// Write the same value again, under this leader and this configuration.
-    Refresh,
+    Refresh { size: usize },
     /// Take a lease away whose time is over.
     Expire { token: u64 },
 }
@@ -78,6 +85,8 @@ pub(crate) struct Leader {
     /// Keys with something to begin that could not be begun at once.
     ready: BTreeSet<Key>,
     queued: usize,
+    /// How many of the writes on their way some client waits for.
+    serving: usize,
     pub(crate) reads: Reads,
     pub(crate) heartbeat_at: Instant,
     /// When a quorum last confirmed; in a joint configuration its old side is enough.
@@ -86,46 +95,27 @@ pub(crate) struct Leader {
     pub(crate) joint_at: Instant,
     /// Not before this are the members changed.
     pub(crate) reconfigure_after: Instant,
-    /// The key that was last written again for being stale: the next one comes after it. None: from the first.
-    pub(crate) refreshed: Option<Key>,
+    pub(crate) transfer: Transfer,
+    /// The members whose disks have no room.
+    pub(crate) full: Nodes,
+    /// Whether it has been asked to let another member lead.
+    pub(crate) goes: bool,
+    /// Whom it has asked to lead instead.
+    pub(crate) successor: Option<NodeId>,
     /// Set when it must step down.
     pub(crate) over: bool,
 }
 
 impl Leader {
-    /// L2: the newest of each key that a member of this configuration holds, none of it to be trusted yet.
-    pub(crate) fn recover(
+    /// A leader of what was recovered.
+    pub(crate) fn new(
         now: Instant,
         ballot: Ballot,
+        seq: u64,
         config: Config,
-        reports: BTreeMap<NodeId, Report>,
-        rules: Rules,
+        roster: Roster,
+        table: BTreeMap<Key, Held>,
     ) -> Self {
-        let roster = Roster::new(&config);
-        let mut table: BTreeMap<Key, Held> = BTreeMap::new();
-        let mut seq = 0;
-        for (node, report) in reports {
-            seq = seq.max(report.mark.seq).max(report.config.version.seq);
-            let counts = report.tenure.is_some() && report.tenure == config.since(node);
-            for (key, (version, register)) in report.registers {
-                seq = seq.max(version.seq);
-                let known = table.get(&key).map(|held| held.version);
-                let Some(seat) = roster.seat(node).filter(|_| counts && known <= Some(version)) else { continue };
-                if known == Some(version) {
-                    table.entry(key).and_modify(|held| held.holders.insert(seat));
-                    continue;
-                }
-                let mut holders = Nodes::default();
-                holders.insert(seat);
-                // A lease is never cut short: its whole time starts anew.
-                let lease_until = register.lease().map(|lease| now + lease.ttl);
-                let confirmed = !rules.keeps(Rule::RewriteRecovered);
-                table.insert(key, Held { version, register, confirmed, holders, touched: now, lease_until });
-            }
-        }
-        if !rules.keeps(Rule::SequenceGrows) {
-            seq = 0;
-        }
         Self {
             ballot,
             seq,
@@ -138,22 +128,22 @@ impl Leader {
             flights: BTreeMap::new(),
             ready: BTreeSet::new(),
             queued: 0,
+            serving: 0,
             reads: Reads::default(),
             heartbeat_at: now,
             contact_at: now,
             joint_at: now,
             reconfigure_after: now,
-            refreshed: None,
+            transfer: Transfer::default(),
+            full: Nodes::default(),
+            goes: false,
+            successor: None,
             over: false,
         }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
         self.proposal.is_none()
-    }
-
-    pub(crate) const fn is_changing(&self) -> bool {
-        self.drain.is_some() || self.config.new.is_some()
     }
 
     /// Whether something may be begun.
@@ -167,7 +157,7 @@ impl Leader {
     }
 
     pub(crate) fn request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
-        if self.queued + self.reads.len() >= context.settings.queue {
+        if self.queued + self.serving + self.reads.len() >= context.settings.queue {
             return context.reply(id, Err(Refusal::Busy), None);
         }
         // A read need not wait for a write on its way: whoever sent that has no answer yet.
@@ -182,6 +172,11 @@ impl Leader {
     pub(crate) fn submit(&mut self, context: &mut Context<'_>, key: Key, task: Task) {
         if self.may_begin() && !self.work.contains_key(&key) {
             return self.begin(context, &key, task);
+        }
+        if let Task::Request { id, .. } = task
+            && !self.is_writable(context.rules)
+        {
+            return context.reply(id, Err(Refusal::ReadOnly), None);
         }
         self.queued += 1;
         if !self.may_begin() {
@@ -223,8 +218,8 @@ impl Leader {
         let mut register = held.map_or_else(Arc::default, |held| Arc::clone(&held.register));
         let mut answer = None;
         match &task {
-            Task::Refresh if held.is_none_or(|held| self.keys.is_fresh(held)) => return,
-            Task::Refresh => {}
+            Task::Refresh { .. } if held.is_none_or(|held| self.keys.is_fresh(held)) => return,
+            Task::Refresh { .. } => {}
             Task::Expire { token } => {
                 if held.and_then(|held| held.lease_until).is_none_or(|until| until > context.now) {
                     return;
@@ -247,13 +242,26 @@ impl Leader {
                     Recollection::New => {
                         let register = Arc::make_mut(&mut register);
                         let result = register.apply(&request.operation, version.seq);
+                        if !register.fits() || (held.is_none() && self.keys.len() >= KEYS_MAX) {
+                            return context.reply(*id, Err(Refusal::TooLarge), None);
+                        }
                         register.remember(request.op, result.clone());
                         answer = Some(result);
                     }
                 }
             }
         }
+        if !self.is_writable(context.rules) {
+            if let Task::Request { id, .. } = task {
+                context.reply(id, Err(Refusal::ReadOnly), None);
+            }
+            return;
+        }
+        if let Task::Refresh { size } = task {
+            self.transfer.refreshing += size;
+        }
         self.seq = version.seq;
+        self.serving += usize::from(matches!(task, Task::Request { .. }));
         let flight = Flight { version, register, acks: Nodes::default(), task, answer };
         self.flights.insert(version.seq, key.clone());
         self.send_flight(context, key, &flight);
@@ -283,6 +291,7 @@ impl Leader {
 
     pub(crate) fn accepted(&mut self, context: &mut Context<'_>, from: NodeId, key: &Key, version: Version) {
         let Some(seat) = self.roster.seat(from) else { return };
+        self.transfer.answered(seat, version);
         match self.work.get_mut(key).and_then(|work| work.flight.as_mut()) {
             Some(flight) if flight.version == version => {
                 flight.acks.insert(seat);
@@ -305,16 +314,68 @@ impl Leader {
         self.send_accept(context, from, key, version, register);
     }
 
+    /// Whether a quorum has room for writes.
+    pub(crate) fn is_writable(&self, rules: Rules) -> bool {
+        self.full.is_empty() || self.roster.quorum(self.roster.all().without(self.full), rules)
+    }
+
+    /// A member took nothing in for want of room.
+    pub(crate) fn refused_for_room(&mut self, context: &mut Context<'_>, from: NodeId) {
+        let sent = |seat| !self.flights.is_empty() || self.transfer.waits_for(seat);
+        if self.proposal.is_some() || self.roster.seat(from).is_some_and(sent) {
+            self.note_room(context, from, true);
+        }
+    }
+
+    /// A member tells whether its disk has no room.
+    pub(crate) fn note_room(&mut self, context: &mut Context<'_>, from: NodeId, full: bool) {
+        let Some(seat) = self.roster.seat(from).filter(|seat| self.full.contains(*seat) != full) else { return };
+        if full {
+            self.full.insert(seat);
+        } else {
+            self.full.remove(seat);
+        }
+        if !self.is_writable(context.rules) {
+            self.answer_writers(context);
+        }
+    }
+
+    /// Answers whoever waits for a write that may not end for long.
+    fn answer_writers(&mut self, context: &mut Context<'_>) {
+        for work in self.work.values_mut() {
+            for task in std::mem::take(&mut work.queue) {
+                self.queued -= 1;
+                if let Task::Request { id, .. } = task {
+                    context.reply(id, Err(Refusal::ReadOnly), None);
+                }
+            }
+            let Some(flight) = &mut work.flight else { continue };
+            // What was begun goes on, and nobody waits for it.
+            let task = std::mem::replace(&mut flight.task, Task::Refresh { size: 0 });
+            match task {
+                Task::Request { id, request } => {
+                    self.serving -= 1;
+                    context.reply(id, Err(request.fate_unknown()), None);
+                }
+                Task::Refresh { .. } | Task::Expire { .. } => flight.task = task,
+            }
+        }
+        self.work.retain(|_, work| work.flight.is_some());
+    }
+
     /// Ends a write that a quorum has accepted.
     pub(crate) fn settle(&mut self, context: &mut Context<'_>, key: &Key) {
         let Some(work) = self.work.get_mut(key) else { return };
         let accepted = |flight: &mut Flight| self.roster.quorum(flight.acks, context.rules);
         let Some(Flight { version, register, acks, task, answer }) = work.flight.take_if(accepted) else { return };
         self.flights.remove(&version.seq);
+        if let Task::Refresh { size } = task {
+            self.transfer.refreshing -= size;
+        }
         let before = self.keys.get(key);
         let restarts = match &task {
             Task::Request { request, .. } => request.operation.starts_lease(),
-            Task::Refresh | Task::Expire { .. } => false,
+            Task::Refresh { .. } | Task::Expire { .. } => false,
         };
         let lease_until = match (register.lease(), before.and_then(|held| held.lease_until)) {
             (None, _) => None,
@@ -322,6 +383,7 @@ impl Leader {
             (Some(lease), _) => Some(context.now + lease.ttl),
         };
         let by_client = matches!(task, Task::Request { .. });
+        self.serving -= usize::from(by_client);
         let touched = before.map(|held| held.touched).filter(|_| !by_client).unwrap_or(context.now);
         self.keys.put(key, Held { version, register, confirmed: true, holders: acks, touched, lease_until });
         if let (Task::Request { id, .. }, Some(answer)) = (task, answer) {
@@ -337,26 +399,31 @@ impl Leader {
         for flight in self.work.values_mut().filter_map(|work| work.flight.as_mut()) {
             flight.acks = self.roster.moved(flight.acks, &roster);
         }
-        self.refreshed = None;
+        self.transfer.start_over(Version { ballot: self.ballot, seq: self.seq });
+        self.full = self.roster.moved(self.full, &roster);
         (self.config, self.roster) = (config, roster);
     }
 
     /// L6: what was begun may or may not come to pass; what was not, does not.
     pub(crate) fn close(self, outbox: &mut Outbox) {
+        let members: Vec<NodeId> = self.roster.nodes().to_vec();
+        let not_begun = match self.successor {
+            Some(successor) => Refusal::Redirect { leader: Some(successor), members },
+            None => Refusal::Unavailable,
+        };
         let mut refuse = |id, refusal| outbox.push(Output::Reply { id, reply: Err(refusal), rests_on: None });
         for work in self.work.into_values() {
             if let Some(Flight { task: Task::Request { id, request }, .. }) = work.flight {
-                let read = request.operation.is_read();
-                refuse(id, if read { Refusal::Unavailable } else { Refusal::Unknown { op: request.op } });
+                refuse(id, request.fate_unknown());
             }
             for task in work.queue {
                 if let Task::Request { id, .. } = task {
-                    refuse(id, Refusal::Unavailable);
+                    refuse(id, not_begun.clone());
                 }
             }
         }
         for id in self.reads.into_ids() {
-            refuse(id, Refusal::Unavailable);
+            refuse(id, not_begun.clone());
         }
     }
 }

@@ -69,7 +69,18 @@ impl Leader {
         }
     }
 
-    pub(crate) fn confirmed(&mut self, context: &mut Context<'_>, from: NodeId, round: u64, known: Option<Version>) {
+    pub(crate) fn confirmed(
+        &mut self,
+        context: &mut Context<'_>,
+        from: NodeId,
+        round: u64,
+        known: Option<Version>,
+        full: bool,
+    ) {
+        if round > self.reads.round || self.roster.seat(from).is_none() {
+            return;
+        }
+        self.note_room(context, from, full);
         let confirmed = self.reads.confirmed.entry(from).or_default();
         *confirmed = round.max(*confirmed);
         if self.proposal.is_none() && known != Some(self.config.version) {
@@ -84,7 +95,7 @@ impl Leader {
         }
         self.reads.settled = round;
         self.contact_at = context.now;
-        if !self.config.is_stable() {
+        if !self.config.is_stable() && self.is_writable(context.rules) {
             self.joint_at = context.now;
         }
         let (ready, waiting) =

@@ -13,6 +13,10 @@ impl Nodes {
         self.0 |= 1 << seat;
     }
 
+    pub(crate) const fn remove(&mut self, seat: u32) {
+        self.0 &= !(1 << seat);
+    }
+
     pub(crate) const fn contains(self, seat: u32) -> bool {
         self.0 & (1 << seat) != 0
     }

@@ -100,7 +100,7 @@ impl Node {
         if known.0 != version {
             *known = (version, BTreeSet::new());
         }
-        if known.1.len() < kv::config::MEMBERS_MAX {
+        if known.1.len() < kv::limits::MEMBERS_MAX {
             known.1.insert(from);
         }
     }

@@ -132,7 +132,7 @@ impl Node {
         for (slot, durable) in durable {
             let random = Random::seeded(this.random.next_u64());
             let part = Slot::resume(node, this.settings.slot.clone(), rules, random, now, durable);
-            this.slots.insert(slot, part);
+            this.slots.insert(slot, start_slot(part, now));
             this.note_wake(slot);
         }
         this.settle(now);
@@ -271,8 +271,8 @@ impl Node {
     fn slot(&mut self, now: Instant, id: SlotId) -> &mut Slot {
         let (me, rules, settings, random) = (self.me, self.rules, &self.settings.slot, &mut self.random);
         self.slots.entry(id).or_insert_with(|| {
-            let durable = kv::Durable::new(me, rules);
-            Slot::resume(me, settings.clone(), rules, Random::seeded(random.next_u64()), now, durable)
+            let random = Random::seeded(random.next_u64());
+            start_slot(Slot::resume(me, settings.clone(), rules, random, now, kv::Durable::new(me, rules)), now)
         })
     }
 
@@ -304,6 +304,7 @@ impl Node {
 
     /// Carries on until nothing more follows from the input, and packs what is to be sent.
     fn settle(&mut self, now: Instant) {
+        self.permit_due(now);
         loop {
             if let Some(output) = self.ring.poll() {
                 self.ring_wants(now, output);
@@ -333,4 +334,10 @@ impl Node {
         let own = self.slots.get(&slot).map(|slot| slot.state());
         own.map(|durable| &durable.config).map(Config::nodes).into_iter().flatten().collect()
     }
+}
+
+/// A slot of a node changes its members only when the node lets it.
+fn start_slot(mut slot: Slot, now: Instant) -> Slot {
+    slot.handle_input(now, kv::Input::Permit { may_change: false });
+    slot
 }

@@ -88,6 +88,10 @@ fn names(part: &Part) -> Vec<NodeId> {
             | Message::Accept { .. }
             | Message::Accepted { .. }
             | Message::Behind { .. }
+            | Message::Full { .. }
+            | Message::Succeed { .. }
+            | Message::Fetch { .. }
+            | Message::Held { .. }
             | Message::ConfigAccepted { .. }
             | Message::Confirm { .. }
             | Message::Confirmed { .. }
@@ -106,8 +110,11 @@ fn names(part: &Part) -> Vec<NodeId> {
 fn weight(part: &Part) -> usize {
     const SMALL: usize = 64;
     match part {
-        Part::Slot { message: Message::Accept { key, register, .. }, .. } => SMALL + key.len() + register.bytes(),
-        Part::Ask { request, .. } => SMALL + request.bytes(),
+        Part::Slot { message: Message::Accept { key, register, .. }, .. } => SMALL + key.len() + register.size(),
+        // A page is as large as a packet may be.
+        Part::Slot { message: Message::Held { .. }, .. } => 256 * 1024,
+        // A value is the most that a request carries.
+        Part::Ask { request, .. } => SMALL + request.key.len() + request.operation.size(),
         Part::Ring(_) => 16 * SMALL,
         Part::Understood { .. } => SMALL,
         Part::Slot { .. } | Part::Told { .. } | Part::Pointer { .. } | Part::Handed { .. } => 4 * SMALL,

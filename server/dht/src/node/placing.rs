@@ -1,6 +1,6 @@
 //! Who should keep the slots that this node leads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Node;
@@ -14,15 +14,34 @@ use crate::{Instant, NodeId, Part, Peer, SlotId};
 pub(super) struct Placing {
     sweep_at: Instant,
     search_after: Instant,
+    /// Slots that should have other members, and when that may begin.
+    waiting: BTreeMap<SlotId, Change>,
+    /// Slots that were allowed to change and are not done.
+    changing: BTreeSet<SlotId>,
+    /// When to see whether one that waits may begin.
+    permit_at: Instant,
+}
+
+/// A change of members that waits.
+#[derive(Debug)]
+struct Change {
+    wanted: Vec<NodeId>,
+    due: Instant,
 }
 
 impl Placing {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { sweep_at: now, search_after: now }
+        Self {
+            sweep_at: now,
+            search_after: now,
+            waiting: BTreeMap::new(),
+            changing: BTreeSet::new(),
+            permit_at: Instant::FAR,
+        }
     }
 
-    pub(super) const fn deadline(&self) -> Instant {
-        self.sweep_at
+    pub(super) fn deadline(&self) -> Instant {
+        self.sweep_at.min(self.permit_at)
     }
 
     /// Whether an address may be looked for now: one at a time.
@@ -87,7 +106,8 @@ impl Node {
     /// Tells a slot which machines should keep it: the first that are not about to go.
     fn place(&mut self, now: Instant, id: SlotId, machines: &[Peer]) {
         let Some(terms) = self.terms else { return };
-        let staying = machines.iter().filter(|peer| !peer.leaving && !(peer.id == self.me && self.leaving.begun));
+        let goes = |peer: &Peer| peer.leaving || (peer.id == self.me && self.leaving.begun);
+        let staying = machines.iter().filter(|peer| !goes(peer));
         let wanted: Vec<NodeId> = staying.take(usize::from(terms.replicas)).map(|peer| peer.id).collect();
         let Some(config) = self.slots.get(&id).and_then(|slot| slot.leads()).cloned() else { return };
         if wanted.is_empty() {
@@ -99,12 +119,48 @@ impl Node {
             let (version, members) = (config.version, present.iter().copied().collect());
             self.post(now, node, Part::Pointer { slot: id, version, members });
         }
-        let may_change = self.changing() < self.settings.changing;
-        self.slot_input(now, id, kv::Input::Wanted { nodes: wanted, hold_off, may_change });
+        if present == wanted.iter().copied().collect() {
+            self.placing.waiting.remove(&id);
+        } else {
+            let due = now + hold_off;
+            let same = self.placing.waiting.get(&id).filter(|change| change.wanted == wanted);
+            let due = same.map_or(due, |change| change.due.min(due));
+            self.placing.waiting.insert(id, Change { wanted: wanted.clone(), due });
+            self.placing.permit_at = self.placing.permit_at.min(due);
+        }
+        self.slot_input(now, id, kv::Input::Wanted { nodes: wanted, hold_off });
     }
 
-    fn changing(&self) -> usize {
-        self.slots.values().filter(|slot| slot.is_changing()).count()
+    /// Lets slots change their members, few at a time, so that the others go on undisturbed (rule R5).
+    pub(super) fn permit_due(&mut self, now: Instant) {
+        let slots = &self.slots;
+        let before = self.placing.changing.len();
+        self.placing.changing.retain(|id| slots.get(id).is_some_and(kv::Slot::is_changing));
+        if now < self.placing.permit_at && self.placing.changing.len() == before {
+            return;
+        }
+        self.placing.permit_at = Instant::FAR;
+        let leads = |id: &SlotId| slots.get(id).is_some_and(|slot| slot.leads().is_some() || slot.is_changing());
+        self.placing.waiting.retain(|id, _| leads(id));
+        let due: Vec<SlotId> =
+            self.placing.waiting.iter().filter(|(_, change)| change.due <= now).map(|(id, _)| *id).collect();
+        for id in due {
+            if self.placing.changing.len() >= self.settings.changing {
+                // The next end of a change comes back here.
+                return;
+            }
+            self.slot_input(now, id, kv::Input::Permit { may_change: true });
+            self.slot_input(now, id, kv::Input::Permit { may_change: false });
+            if self.slots.get(&id).is_some_and(kv::Slot::is_changing) {
+                self.placing.changing.insert(id);
+                self.placing.waiting.remove(&id);
+            } else if let Some(change) = self.placing.waiting.get_mut(&id) {
+                // It has reasons of its own to wait.
+                change.due = now + self.settings.slot.heartbeat;
+            }
+        }
+        let next = self.placing.waiting.values().map(|change| change.due).min();
+        self.placing.permit_at = next.unwrap_or(Instant::FAR);
     }
 
     /// For how long the ring must have wanted other members: not at all when all that are to go want to go, long when one

@@ -201,11 +201,12 @@ fn draw_settings(random: &mut Random, slowest_micros: u64) -> node::Settings {
         step_down: millis(random.between(400, 3000)),
         // Longer than any client waits, or a copy of a request would be done twice.
         purge_after: millis(random.between(8_000, 10_000)),
-        hold_off: millis(random.between(20, 500)),
+        retry_after: millis(random.between(20, 500)),
         abort_after: millis(random.between(500, 3000)),
-        transfer_window: 1 << random.below(6),
+        candidacy: millis(random.between(500, 8000)),
+        transfer_bytes: 100 << random.below(12),
+        page_bytes: pick(random, &[1, 1000, 256 << 10]),
         queue: 256,
-        ..kv::Settings::default()
     };
     node::Settings {
         ring,
@@ -239,7 +240,7 @@ fn brisk_settings() -> node::Settings {
             election: millis(300),
             step_down: millis(500),
             purge_after: millis(6_000),
-            hold_off: millis(200),
+            retry_after: millis(200),
             abort_after: millis(3_000),
             ..kv::Settings::default()
         },

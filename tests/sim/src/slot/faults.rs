@@ -1,6 +1,7 @@
 //! How faults come about, and how they stop.
 
 use specter_dht::NodeId;
+use specter_dht::kv::Input;
 
 use super::machine::Machine;
 use super::nemesis::{self, Fault};
@@ -60,11 +61,24 @@ impl World {
                 let apart = |a: NodeId, b: NodeId| side(a) != side(b) && bridge != Some(a) && bridge != Some(b);
                 self.links.split(&nodes, apart);
             }
+            Fault::HandOver => {
+                let node = self.victim(true);
+                if self.leader() == Some(node) {
+                    self.outcome.count("hand-overs");
+                    self.input(node, Input::HandOver)?;
+                }
+            }
             Fault::Heal => self.links.heal(),
             Fault::Disk { micros } => {
                 self.outcome.count("disk stalls");
                 self.disk_micros = micros;
             }
+            Fault::Full { leader, full: true } => {
+                let node = self.victim(leader);
+                self.outcome.count("disks full");
+                self.fill(node, true)?;
+            }
+            Fault::Full { full: false, .. } => nodes.into_iter().try_for_each(|node| self.fill(node, false))?,
             Fault::Want { nodes: wanted, absent } => {
                 self.wanted = wanted;
                 if absent {
@@ -90,6 +104,13 @@ impl World {
         }
     }
 
+    fn fill(&mut self, node: NodeId, full: bool) -> Result<(), Violation> {
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.full = full;
+        }
+        self.input(node, Input::ReadOnly(full))
+    }
+
     pub(super) fn crash(&mut self, node: NodeId, down_micros: u64) {
         let tail = Tail::draw(&mut self.random);
         let Some(machine) = self.machines.get_mut(&node) else { return };
@@ -106,6 +127,8 @@ impl World {
         self.weather = self.weather.calm();
         self.links.heal();
         self.disk_micros = 0;
+        let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
+        nodes.into_iter().try_for_each(|node| self.fill(node, false))?;
         let down: Vec<NodeId> =
             self.machines.values().filter(|machine| machine.slot.is_none()).map(|machine| machine.id).collect();
         down.into_iter().try_for_each(|node| self.start(node))

@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     pub(crate) image: Durable,
     /// Until when it stands still.
     pub(crate) paused_until: u64,
+    /// Whether its disk has no room.
+    pub(crate) full: bool,
     /// When its slot wants to be woken.
     pub(crate) wake_at: u64,
     pub(crate) clock: Clock,
@@ -39,6 +41,7 @@ impl Machine {
             log,
             image,
             paused_until: 0,
+            full: false,
             wake_at: u64::MAX,
             clock: Clock::draw(0, &mut Random::seeded(0)),
         }

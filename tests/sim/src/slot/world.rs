@@ -221,13 +221,15 @@ impl World {
         if let Some(slot) = &machine.slot {
             Invariants::started(node, slot.state(), &machine.image)?;
         }
+        let full = machine.full;
+        self.input(node, Input::ReadOnly(full))?;
         self.want(node)
     }
 
     /// Tells a node who should keep the slot.
     pub(super) fn want(&mut self, node: NodeId) -> Result<(), Violation> {
         let hold_off = Duration::from_micros(self.swarm.hold_off_micros);
-        self.input(node, Input::Wanted { nodes: self.wanted.clone(), hold_off, may_change: true })
+        self.input(node, Input::Wanted { nodes: self.wanted.clone(), hold_off })
     }
 
     pub(super) fn input(&mut self, node: NodeId, input: Input) -> Result<(), Violation> {
@@ -242,6 +244,9 @@ impl World {
                 output => outputs.push(output),
             }
         };
+        if slot.refused() > 0 {
+            return Err(Violation::Refused(format!("{node} refused to listen to a message")));
+        }
         let leads = slot.leads().cloned();
         let (boot, wake_at) = (machine.boot, machine.clock.global(wake).max(self.queue.time() + 1));
         if wake_at != machine.wake_at && wake_at != u64::MAX {
