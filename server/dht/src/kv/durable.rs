@@ -120,7 +120,8 @@ impl Durable {
             if self.rules.keeps(Rule::Tenure) {
                 self.registers.clear();
                 self.digest = Digest::default();
-                self.mark = self.mark.max(self.config.version);
+                // Whatever was written since it was admitted is for it, however late it hears of that.
+                self.mark = self.mark.max(since.unwrap_or(self.config.version));
             }
             self.tenure = since;
         }

@@ -122,20 +122,26 @@ impl Watch {
         seen.answered(image, config, key, version)
     }
 
-    /// A node says that no slot needs it any more: then no slot may count on it, unless it is the only one that keeps them.
-    /// Says whether it is.
-    pub(crate) fn left(&self, machine: &Machine) -> Result<bool, Violation> {
-        let mut last = false;
+    /// A node says that no slot needs it any more: then no slot may count on it, unless it is the only one that keeps them,
+    /// or never knew. Says whether it is the only one.
+    pub(crate) fn left(&mut self, machine: &Machine) -> Result<bool, Violation> {
+        let (mut last, mut unaware) = (false, false);
         for (slot, seen) in &self.slots {
             let Some(config) = seen.chosen().values().next_back() else { continue };
             let members = config.nodes();
             if members.contains(&machine.id) {
-                last = true;
-                if members.len() > 1 {
+                let knows = machine.image.slots.get(slot).is_some_and(|image| image.tenure.is_some());
+                last |= knows;
+                unaware |= !knows;
+                if members.len() > 1 && knows {
                     let text = format!("{} says that it has left, but {slot:?} counts on it", machine.name);
                     return Err(Violation::Left(text));
                 }
             }
+        }
+        if unaware {
+            // Its vote is lost, and what it never had.
+            self.graves.insert(machine.id, State::new(machine.id, Rules::default()));
         }
         Ok(last)
     }
