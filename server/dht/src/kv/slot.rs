@@ -334,11 +334,12 @@ impl Slot {
         self.election_at = now + self.random.span(wait, wait * 2);
     }
 
-    /// Asks those that should go on without this node whether they do. The question is a leader's of long ago, which every
-    /// member refuses with what it knows.
+    /// Asks those that should go on without this node whether they do. The question is that of a leader before all others,
+    /// which every member refuses with what it knows.
     fn inquire(&mut self, now: Instant) {
+        let ballot = crate::Ballot { counter: 0, node: self.me };
         for node in self.acceptor.durable.config.nodes() {
-            self.outbox.send(node, Message::Confirm { ballot: crate::Ballot::default(), round: 0 });
+            self.outbox.send(node, Message::Confirm { ballot, round: 0 });
         }
         self.postpone_election(now);
     }

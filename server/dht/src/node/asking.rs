@@ -252,10 +252,26 @@ impl Node {
         if pending.rounds <= 1 {
             return self.attempt(now, number, None);
         }
+        self.pause(now, number);
+    }
+
+    /// Waits a moment, the longer the more rounds there were.
+    fn pause(&mut self, now: Instant, number: u64) {
+        let Some(pending) = self.asking.pending.get(&number) else { return };
         let (shortest, longest) = self.settings.retry;
         let wait = (shortest * (1 << pending.rounds.min(10))).min(longest);
         let wait = self.random.span(wait / 2, wait);
         self.asking.wait(number, Waiting::Pause, now + wait);
+    }
+
+    /// Whoever was asked knows the slot and cannot answer now: another may, or the same one a moment later.
+    fn try_later(&mut self, now: Instant, number: u64, asked: NodeId) {
+        let Some(pending) = self.asking.pending.get_mut(&number) else { return };
+        if asked != self.me && !pending.tour.is_empty() {
+            return self.attempt(now, number, None);
+        }
+        pending.rounds += 1;
+        self.pause(now, number);
     }
 
     /// The ring has said where a slot should be.
@@ -312,10 +328,10 @@ impl Node {
                 }
                 self.attempt(now, number, None);
             }
-            Refusal::Busy | Refusal::Unavailable | Refusal::ReadOnly => self.attempt(now, number, None),
+            Refusal::Busy | Refusal::Unavailable | Refusal::ReadOnly => self.try_later(now, number, from),
             Refusal::Unknown { .. } => {
                 pending.doubtful = true;
-                self.attempt(now, number, None);
+                self.try_later(now, number, from);
             }
             Refusal::Superseded => {
                 let read = pending.request.operation.is_read();
