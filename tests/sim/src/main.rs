@@ -1,9 +1,11 @@
 //! `sim`: runs clusters, or single slots, under faults from a seed, or from many.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use argh::FromArgs;
+use sim::cluster::Scenario;
 use sim::{Outcome, cluster, slot};
 
 /// Runs Specter's clusters and slots under faults and checks what they promise.
@@ -27,6 +29,9 @@ struct Arguments {
     /// how long faults happen in each world: 30s, 10m, 1h
     #[argh(option, long = "for", from_str_fn(parse_span))]
     span: Option<Duration>,
+    /// a scenario to play: the name of a file in tests/sim/scenario, or its path
+    #[argh(option)]
+    scenario: Option<String>,
     /// print what happens
     #[argh(switch)]
     trace: bool,
@@ -72,33 +77,39 @@ fn rules_without(name: &str) -> Result<specter_dht::kv::Rules, String> {
 }
 
 /// One world that can be run.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum World {
     Cluster(u64),
     Slot(u64),
+    Scenario(String),
 }
 
 /// The variant in which a machine that lost its disk comes back as the node it was.
 const KEPT_IDENTITY: &str = "kept-identity";
 
 impl Arguments {
-    fn run(&self, world: World) -> Result<Outcome, String> {
+    fn run(&self, world: &World) -> Result<Outcome, String> {
         let broken = self.broken.as_deref();
         let rules =
             broken.filter(|name| *name != KEPT_IDENTITY).map_or_else(|| Ok(Default::default()), rules_without)?;
+        let keeps_identity = broken == Some(KEPT_IDENTITY);
         Ok(match world {
+            World::Scenario(name) => {
+                let scenario = Scenario::read(&path_of(name)).map_err(|error| error.to_string())?;
+                scenario.play(keeps_identity, self.trace)
+            }
             World::Cluster(seed) => {
-                let keeps_identity = broken == Some(KEPT_IDENTITY);
-                let swarm = cluster::Swarm::new(seed, self.nodes, self.span);
+                let swarm = cluster::Swarm::new(*seed, self.nodes, self.span);
                 cluster::run(cluster::Swarm { rules, keeps_identity, ..swarm }, self.trace)
             }
-            World::Slot(seed) => slot::run(slot::Swarm { rules, ..slot::Swarm::new(seed, self.nodes, self.span) }),
+            World::Slot(seed) => slot::run(slot::Swarm { rules, ..slot::Swarm::new(*seed, self.nodes, self.span) }),
         })
     }
 
     /// The command that runs a world again.
-    fn replay(&self, world: World) -> String {
+    fn replay(&self, world: &World) -> String {
         let mut command = match world {
+            World::Scenario(name) => format!("cargo run --release -p sim -- --scenario {name}"),
             World::Cluster(seed) => format!("cargo run --release -p sim -- --seed {seed}"),
             World::Slot(seed) => format!("cargo run --release -p sim -- --slot-seeds {seed}..{}", seed + 1),
         };
@@ -127,12 +138,23 @@ impl Arguments {
             let worlds = (first..).flat_map(|seed| [World::Cluster(seed), World::Slot(seed)]);
             return Box::new(worlds.take_while(move |_| Instant::now() < end));
         }
+        if let Some(name) = &self.scenario {
+            return Box::new(std::iter::once(World::Scenario(name.clone())));
+        }
         if let Some((first, end)) = self.slot_seeds {
             return Box::new((first..end).map(World::Slot));
         }
         let (first, end) = self.seeds.unwrap_or((self.seed, self.seed + 1));
         Box::new((first..end).map(World::Cluster))
     }
+}
+
+/// Where a scenario is: among those of the repository, unless it is named like a file.
+fn path_of(name: &str) -> PathBuf {
+    if name.ends_with(".txt") {
+        return name.into();
+    }
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenario").join(name).with_extension("txt")
 }
 
 fn main() -> ExitCode {
@@ -142,7 +164,7 @@ fn main() -> ExitCode {
     }
     let (mut total, mut worlds) = (Outcome::default(), 0);
     for world in arguments.worlds() {
-        let outcome = match arguments.run(world) {
+        let outcome = match arguments.run(&world) {
             Ok(outcome) => outcome,
             Err(error) => {
                 eprintln!("{error}");
@@ -155,7 +177,7 @@ fn main() -> ExitCode {
             print(&total, worlds);
             println!("after {:.3} s: {violation}", Duration::from_micros(*micros).as_secs_f64());
             outcome.notes.iter().for_each(|note| println!("  {note}"));
-            println!("again: {}", arguments.replay(world));
+            println!("again: {}", arguments.replay(&world));
             return ExitCode::FAILURE;
         }
     }

@@ -44,6 +44,9 @@ pub enum Violation {
     /// A node went that is needed.
     #[error("{0}")]
     Left(String),
+    /// What a scenario expects did not come true.
+    #[error("{0}")]
+    Scenario(String),
     /// Something grew beyond its bound.
     #[error("{0}")]
     Unbounded(String),

@@ -1,7 +1,7 @@
 //! How clients ask, take replies in, give up, and go to another node.
 
 use specter_dht::kv::{Answer, Key, Operation, RequestId};
-use specter_dht::{Ask, Failure, Freshness, Input, Reply};
+use specter_dht::{Ask, Failure, Freshness, Input, Random, Reply};
 
 use super::client::{Client, Kind, Pending};
 use super::ending::Phase;
@@ -18,6 +18,13 @@ const GRACE_MICROS: u64 = 400_000;
 impl World {
     pub(super) fn client(&mut self, id: u64) -> Option<&mut Client> {
         self.clients.iter_mut().find(|client| client.id == id)
+    }
+
+    pub(super) fn add_client(&mut self, kind: Kind) -> u64 {
+        let id = self.clients.len() as u64 + 1;
+        let random = Random::seeded(self.random.next_u64());
+        self.clients.push(Client::new(id, kind, self.swarm.keys, random));
+        id
     }
 
     /// The time of a client has come to ask something.
@@ -60,6 +67,7 @@ impl World {
         let Some(client) = self.client(id) else { return Ok(()) };
         let number = if matches!(client.kind, Kind::Told) { client.workload.count() } else { client.workload.number() };
         client.machine = name;
+        client.reply = None;
         client.pending = Some(Pending {
             number,
             key: key.clone(),
@@ -119,6 +127,7 @@ impl World {
         let (time, phase) = (self.queue.time(), self.phase);
         let Some(client) = self.client(id) else { return Ok(()) };
         let Some(pending) = client.pending.take_if(|pending| pending.number == number) else { return Ok(()) };
+        client.reply = Some(reply.clone().map(|reply| reply.answer));
         self.tell(|| format!("client {id} is told: {reply:?}"));
         let result = match reply {
             Ok(Reply { answer, .. }) => self.answered(id, pending, answer),

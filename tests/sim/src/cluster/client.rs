@@ -1,7 +1,7 @@
 //! A client of the cluster: it lives beside a node, asks it, and goes to another one when it has no answer.
 
-use specter_dht::kv::{Key, Operation};
-use specter_dht::{Freshness, Random};
+use specter_dht::kv::{Answer, Key, Operation};
+use specter_dht::{Failure, Freshness, Random};
 
 use crate::cluster::machine::Name;
 use crate::workload::Workload;
@@ -39,6 +39,8 @@ pub(crate) struct Client {
     pub(crate) pending: Option<Pending>,
     /// The number of the operation that was replied to last.
     pub(crate) replied: u64,
+    /// What it was told last, when it asks for a scenario.
+    pub(crate) reply: Option<Result<Answer, Failure>>,
     /// Beside which machine it lives.
     pub(crate) machine: Name,
     /// Answers since the cluster was one again.
@@ -48,7 +50,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(id: u64, kind: Kind, keys: u64, random: Random) -> Self {
         let workload = Workload::new(id, keys, random);
-        Self { id, kind, workload, pending: None, replied: 0, machine: Name(1), calm_answers: 0 }
+        Self { id, kind, workload, pending: None, replied: 0, reply: None, machine: Name(1), calm_answers: 0 }
     }
 
     /// Draws the next operation.

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use specter_dht::Freshness;
 use specter_dht::kv::{Key, Operation};
-use specter_dht::{Freshness, Random};
 
 use super::client::{Client, Kind};
 use super::swarm::micros;
@@ -81,20 +81,30 @@ impl World {
     /// Runs the world of a seed to its end, or to the first broken promise.
     pub(crate) fn run(mut self) -> Outcome {
         if let Err(violation) = self.play() {
-            let described = self.describe();
-            self.outcome.notes.extend(described);
-            self.outcome.violation = Some((violation, self.queue.time()));
+            self.describe_violation(violation);
         }
         self.outcome.micros = self.queue.time();
         self.outcome
     }
 
-    fn play(&mut self) -> Result<(), Violation> {
+    /// Notes that a promise was broken, and what helps to understand why.
+    pub(super) fn describe_violation(&mut self, violation: Violation) {
+        let described = self.describe();
+        self.outcome.notes.extend(described);
+        self.outcome.violation = Some((violation, self.queue.time()));
+    }
+
+    /// Starts the machines that are there from the beginning.
+    pub(super) fn begin_all(&mut self) {
         let at_first: Vec<_> = self.machines.keys().copied().take(self.swarm.nodes.try_into().unwrap_or(1)).collect();
         for name in at_first {
             let after = if name.0 == 1 { 0 } else { self.random.below(500_000) };
             self.queue.push(after, Event::Start { machine: name, boot: 0 });
         }
+    }
+
+    fn play(&mut self) -> Result<(), Violation> {
+        self.begin_all();
         for client in 1..=self.swarm.clients + self.swarm.probes {
             let after = self.random.below(10_000);
             self.queue.push(after, Event::Begin { client });
@@ -103,10 +113,28 @@ impl World {
             self.begin_chaos();
         }
         self.queue.push(LOOK_MICROS, Event::Look);
+        self.play_out()
+    }
+
+    /// The faults of a scenario are over: the rest is as in every world.
+    pub(super) fn play_on(&mut self) -> Result<(), Violation> {
+        self.phase = Phase::Healing { since: self.queue.time(), steady: None };
+        self.settle_down()?;
+        self.queue.push(LOOK_MICROS, Event::Look);
+        self.play_out()
+    }
+
+    fn play_out(&mut self) -> Result<(), Violation> {
         while !matches!(self.phase, Phase::Over) {
             self.run_until(self.queue.time() + LOOK_MICROS)?;
         }
         self.conclude()
+    }
+
+    /// A client that asks of its own accord and has had no answer since the cluster became one.
+    fn unanswered(&self) -> Option<&Client> {
+        let asks = |client: &&Client| !matches!(client.kind, Kind::Told);
+        self.clients.iter().filter(asks).find(|client| client.calm_answers == 0)
     }
 
     fn nobody_waits(&self) -> bool {
@@ -198,12 +226,12 @@ impl World {
             return Ok(());
         }
         let slowest = self.swarm.think_micros.1;
-        if let Some(client) = self.clients.iter().find(|client| client.calm_answers == 0)
+        if let Some(client) = self.unanswered()
             && time > since + BUSY_MICROS + SETTLING_MICROS + slowest + 10_000_000
         {
             return Err(Violation::Stuck(format!("client {} has no answer", client.id)));
         }
-        if self.clients.iter().all(|client| client.calm_answers > 0) {
+        if self.unanswered().is_none() {
             let longest = self.waits.take();
             self.outcome.most("ms a key could not be had when all was well", longest / 1000);
             self.phase = Phase::Equal { since: time };
@@ -221,10 +249,8 @@ impl World {
         self.agenda.extend(read(Operation::Get, Freshness::Hint));
         self.outcome.count_many("keys read once more", keys.len() as u64);
         self.phase = Phase::Audit { since: self.queue.time() };
-        let first = self.clients.len() as u64 + 1;
-        for id in first..first + AUDITORS {
-            let client = Client::new(id, Kind::Told, self.swarm.keys, Random::seeded(self.random.next_u64()));
-            self.clients.push(client);
+        for _ in 0..AUDITORS {
+            let id = self.add_client(Kind::Told);
             self.queue.push(id, Event::Begin { client: id });
         }
     }

@@ -120,7 +120,12 @@ impl World {
                 self.set_full(name, true)?;
             }
             Fault::Wipe { down_micros, .. } => self.wipe(name, down_micros),
-            Fault::Leave { deadline_micros, .. } => self.leave(name, Some(deadline_micros))?,
+            Fault::Leave { deadline_micros, .. } => {
+                // Somebody must be left to keep what there is, and to let others in.
+                if self.somebody_stays_without(name) {
+                    self.leave(name, Some(deadline_micros))?;
+                }
+            }
             Fault::Power { .. }
             | Fault::CrashSlot { .. }
             | Fault::Split { .. }
@@ -186,6 +191,13 @@ impl World {
         Ok(())
     }
 
+    /// Cuts all links between machines of different sides; who is on none can talk to all.
+    pub(super) fn partition(&mut self, sides: &[Vec<Name>]) {
+        let all: Vec<Name> = self.machines.keys().copied().collect();
+        let side = |name: Name| sides.iter().position(|side| side.contains(&name));
+        self.links.split(&all, |a, b| side(a).zip(side(b)).is_some_and(|(a, b)| a != b));
+    }
+
     /// The machines that keep a slot, by its newest configuration that is known to be chosen.
     pub(super) fn members(&self, slot: SlotId) -> Vec<Name> {
         let nodes = self.watch.newest(slot).map(|config| config.nodes()).unwrap_or_default();
@@ -194,8 +206,7 @@ impl World {
 
     /// A machine crashes, and starts again after a while: at once when no time is given.
     pub(super) fn crash(&mut self, name: Name, down_micros: Option<u64>) {
-        let tail = Tail::draw(&mut self.random);
-        self.crash_leaving(name, tail);
+        self.crash_down(name);
         let Some(machine) = self.machines.get(&name).filter(|machine| machine.duty == Duty::Down) else { return };
         let boot = machine.boot;
         let after = down_micros.unwrap_or_else(|| self.random.between(1_000, 1_500_000));
@@ -203,7 +214,8 @@ impl World {
     }
 
     /// A machine crashes and stays down.
-    pub(super) fn crash_leaving(&mut self, name: Name, tail: Tail) {
+    pub(super) fn crash_down(&mut self, name: Name) {
+        let tail = Tail::draw(&mut self.random);
         let Some(machine) = self.machines.get_mut(&name).filter(|machine| machine.is_up()) else { return };
         machine.stop(Duty::Down, tail, &mut self.random);
         self.tell(|| format!("{name} crashes"));
@@ -267,19 +279,18 @@ impl World {
         self.start(name)
     }
 
-    pub(super) fn leave(&mut self, name: Name, deadline_micros: Option<u64>) -> Result<(), Violation> {
-        let stays = |machine: &&Machine| {
+    fn somebody_stays_without(&self, name: Name) -> bool {
+        let stays = |machine: &Machine| {
             let member = machine.node.as_ref().is_some_and(|node| node.ring().is_member());
             member && machine.duty == Duty::Up && machine.name != name
         };
-        let stays = self.machines.values().any(|machine| stays(&machine));
+        self.machines.values().any(stays)
+    }
+
+    pub(super) fn leave(&mut self, name: Name, deadline_micros: Option<u64>) -> Result<(), Violation> {
         let Some(machine) = self.machines.get_mut(&name).filter(|machine| machine.duty == Duty::Up) else {
             return Ok(());
         };
-        // Somebody must be left to keep what there is, and to let others in.
-        if !stays && deadline_micros.is_some() {
-            return Ok(());
-        }
         machine.duty = Duty::Leaving;
         self.outcome.count("leaves begun");
         let boot = machine.boot;

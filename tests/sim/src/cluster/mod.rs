@@ -7,6 +7,7 @@
 //! - `client`, `asking`: who asks what, and what becomes of it.
 //! - `watch`: what must hold at every moment; `settled`: what must hold once nothing fails.
 //! - `ending`: the phases of a world, and what is judged at its end.
+//! - [`Scenario`]: what is to happen, line by line, in place of chance.
 //! - `waits`, `traffic`: how long keys could not be had, how much nodes say.
 //! - `trace`: what happens, in lines a person can read.
 
@@ -16,6 +17,7 @@ mod ending;
 mod faults;
 mod machine;
 mod nemesis;
+mod scenario;
 mod settled;
 pub mod swarm;
 mod trace;
@@ -24,6 +26,7 @@ mod waits;
 mod watch;
 mod world;
 
+pub use scenario::{Error as ScenarioError, Scenario};
 pub use swarm::Swarm;
 
 use crate::Outcome;
