@@ -92,9 +92,9 @@ impl Asking {
         self.timers.first().map_or(Instant::FAR, |(at, _)| *at)
     }
 
-    pub(super) fn heard(&mut self, from: NodeId, number: u64, reply: Result<Reply, Refusal>) {
-        if self.pending.contains_key(&number) {
-            self.news.push_back(News { from, number, reply });
+    pub(super) fn heard(&mut self, from: NodeId, op: OpId, reply: Result<Reply, Refusal>) {
+        if op.client == self.client && self.pending.contains_key(&op.number) {
+            self.news.push_back(News { from, number: op.number, reply });
         }
     }
 
@@ -213,9 +213,9 @@ impl Node {
         let Some(pending) = self.asking.pending.get(&number) else { return };
         let (freshness, request) = (pending.freshness, pending.request.clone());
         if node == self.me {
-            self.serve(now, node, number, freshness, request);
+            self.serve(now, node, freshness, request);
         } else {
-            self.post(now, node, crate::Part::Ask { number, freshness, request });
+            self.post(now, node, crate::Part::Ask { freshness, request });
         }
     }
 

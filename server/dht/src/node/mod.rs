@@ -226,8 +226,8 @@ impl Node {
                         self.slot_input(now, slot, kv::Input::Message { from, message });
                     }
                 }
-                Part::Ask { number, freshness, request } => self.serve(now, from, number, freshness, request),
-                Part::Told { number, reply } => self.asking.heard(from, number, reply),
+                Part::Ask { freshness, request } => self.serve(now, from, freshness, request),
+                Part::Told { op, reply } => self.asking.heard(from, op, reply),
                 Part::Pointer { slot, version, members } => {
                     if self.has_slot(slot) {
                         self.asking.point(slot, version, &members);
