@@ -73,7 +73,8 @@ impl Bounded for Answer {
 impl Bounded for Refusal {
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Redirect { leader: _, members } => {
+            Self::Redirect { leader: _, members, version } => {
+                version.check()?;
                 ensure(members.len() <= 2 * MEMBERS_MAX, "a slot has too many members")
             }
             Self::Busy

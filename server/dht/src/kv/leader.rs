@@ -417,7 +417,7 @@ impl Leader {
     pub(crate) fn close(self, outbox: &mut Outbox) {
         let members: Vec<NodeId> = self.roster.nodes().to_vec();
         let not_begun = match self.successor {
-            Some(successor) => Refusal::Redirect { leader: Some(successor), members },
+            Some(successor) => Refusal::Redirect { leader: Some(successor), members, version: self.config.version },
             None => Refusal::Unavailable,
         };
         let mut refuse = |id, refusal| outbox.push(Output::Reply { id, reply: Err(refusal), rests_on: None });

@@ -207,6 +207,8 @@ pub enum Refusal {
         leader: Option<NodeId>,
         /// The members of the slot, as far as is known.
         members: Vec<NodeId>,
+        /// The version of the configuration that names them: of two answers the one with the higher version is right.
+        version: Version,
     },
     /// Not done: too much is waiting already.
     #[error("the slot has too many requests waiting; send the request again in a moment")]

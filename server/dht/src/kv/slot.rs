@@ -236,7 +236,8 @@ impl Slot {
         let recent = self.acceptor.leader.filter(|(_, heard)| now.since(*heard) < self.settings.step_down);
         let leader = recent.map(|(leader, _)| leader).filter(|leader| *leader != self.me);
         let members = self.acceptor.durable.config.nodes().into_iter().collect();
-        let reply = Err(Refusal::Redirect { leader, members });
+        let version = self.acceptor.durable.config.version;
+        let reply = Err(Refusal::Redirect { leader, members, version });
         self.outbox.push(Output::Reply { id, reply, rests_on: None });
     }
 

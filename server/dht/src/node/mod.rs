@@ -27,7 +27,7 @@ use packing::Parcels;
 use placing::Placing;
 use serving::Serving;
 
-use crate::kv::{self, Config, Rules, Slot};
+use crate::kv::{self, Rules, Slot};
 use crate::ring::{self, Ring};
 use crate::{
     ClusterId, Event, Input, Instant, NodeId, Output, Packet, Part, Peer, Random, Record, SlotId, State, Terms,
@@ -329,10 +329,12 @@ impl Node {
         }
     }
 
-    /// The members of a slot, as far as this node knows by itself.
-    fn members_of(&self, slot: SlotId) -> Vec<NodeId> {
-        let own = self.slots.get(&slot).map(|slot| slot.state());
-        own.map(|durable| &durable.config).map(Config::nodes).into_iter().flatten().collect()
+    /// The members of a slot as of the newest configuration this node has heard of, and its version.
+    fn known_members(&self, slot: SlotId) -> (Version, Vec<NodeId>) {
+        let own = self.slots.get(&slot).map(|slot| &slot.state().config);
+        let own = own.map(|config| (config.version, config.nodes().into_iter().collect()));
+        let hinted = self.asking.hinted(slot);
+        own.into_iter().chain(hinted).max_by_key(|(version, _)| *version).unwrap_or_default()
     }
 }
 

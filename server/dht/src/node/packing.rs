@@ -99,7 +99,7 @@ fn names(part: &Part) -> Vec<NodeId> {
             | Message::Confirmed { .. }
             | Message::Purge { .. } => Vec::new(),
         },
-        Part::Told { reply: Err(Refusal::Redirect { leader, members }), .. } => {
+        Part::Told { reply: Err(Refusal::Redirect { leader, members, .. }), .. } => {
             leader.iter().chain(members).copied().collect()
         }
         Part::Pointer { members, .. } => members.clone(),

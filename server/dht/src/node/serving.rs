@@ -20,7 +20,12 @@ impl Node {
         let op = request.op;
         let slot = self.terms.map(|terms| terms.slot_of(&request.key));
         let Some(slot) = slot else {
-            return self.tell(now, from, op, Err(Refusal::Redirect { leader: None, members: Vec::new() }));
+            return self.tell(
+                now,
+                from,
+                op,
+                Err(Refusal::Redirect { leader: None, members: Vec::new(), version: Version::default() }),
+            );
         };
         if self.serving.open.len() >= self.settings.requests {
             self.refused.requests += 1;
@@ -28,8 +33,8 @@ impl Node {
         }
         let keeps = self.slots.get(&slot).is_some_and(|slot| slot.is_member());
         if !keeps {
-            let members = self.asking.members_hinted(slot).unwrap_or_else(|| self.members_of(slot));
-            return self.tell(now, from, op, Err(Refusal::Redirect { leader: None, members }));
+            let (version, members) = self.known_members(slot);
+            return self.tell(now, from, op, Err(Refusal::Redirect { leader: None, members, version }));
         }
         match freshness {
             Freshness::Hint => {
