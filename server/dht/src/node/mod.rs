@@ -27,6 +27,7 @@ use packing::Parcels;
 use placing::Placing;
 use serving::Serving;
 
+use crate::Version;
 use crate::kv::{self, Rules, Slot};
 use crate::ring::{self, Ring};
 use crate::{
