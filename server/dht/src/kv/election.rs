@@ -99,6 +99,10 @@ impl Slot {
         let (ballot, voters) = (candidate.ballot, candidate.voters());
         // It may have learned of a newer configuration since it was asked itself.
         if !config.contains(self.me) || config.version < self.acceptor.durable.config.version {
+            let known = |report: &Report| report.chosen && report.config.version == config.version;
+            if let Some(report) = candidate.reports.values().find(|report| known(report)) {
+                self.acceptor.learn(report.config.clone(), &mut self.outbox);
+            }
             return self.give_up(now);
         }
         if config.chosen_by(&voters, self.rules) {

@@ -167,6 +167,14 @@ impl Slot {
         durable.tenure.is_some() && durable.tenure == durable.config.since(self.me)
     }
 
+    /// Whether the node counts itself among the members, or does not know whether it still is one, and has not heard of a
+    /// leader for so long that the others may have gone on without it.
+    pub fn is_adrift(&self, now: Instant) -> bool {
+        let leads = matches!(self.role, Role::Leader(_));
+        let heard = self.acceptor.leader.is_some_and(|(_, heard)| now.since(heard) < self.settings.step_down);
+        !leads && !heard && self.state().config.audience().contains(&self.me)
+    }
+
     /// Whether this node leads the slot and is about to change its members.
     pub fn is_changing(&self) -> bool {
         match &self.role {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Node;
 use super::asking::TOKENS_OF_REQUESTS;
 use super::packing::ADDRESS;
-use crate::kv;
-use crate::{Instant, NodeId, Part, Peer, SlotId};
+use crate::kv::{self, Slot};
+use crate::{Ballot, Instant, NodeId, Part, Peer, SlotId};
 
 /// When to look at the placement of slots again.
 #[derive(Debug)]
@@ -74,9 +74,9 @@ impl Node {
         let span = self.settings.placement;
         self.placing.sweep_at = now + self.random.span(span / 2, span);
         let Some(terms) = self.terms else { return };
-        let led: Vec<SlotId> =
-            self.slots.iter().filter(|(_, slot)| slot.leads().is_some()).map(|(id, _)| *id).collect();
-        for slot in led {
+        let asks = |slot: &Slot| slot.leads().is_some() || slot.is_adrift(now);
+        let asking: Vec<SlotId> = self.slots.iter().filter(|(_, slot)| asks(slot)).map(|(id, _)| *id).collect();
+        for slot in asking {
             let (target, count) = (terms.point_of(slot), self.settings.ring.successors);
             if let Some(machines) = self.ring.owners(target, count) {
                 self.place(now, slot, &machines);
@@ -103,13 +103,29 @@ impl Node {
         }
     }
 
+    /// Asks those that should keep a slot whether it has gone on without this node, when they are others: the members that
+    /// this node knows may all be gone. The question is a leader's of long ago, which is refused with what is known.
+    fn ask_about(&mut self, now: Instant, slot: SlotId, wanted: &[NodeId]) {
+        let adrift = self.slots.get(&slot).is_some_and(|slot| slot.is_adrift(now));
+        if !adrift || wanted.contains(&self.me) {
+            return;
+        }
+        for node in wanted {
+            let ballot = Ballot { counter: 0, node: self.me };
+            let message = kv::Message::Confirm { ballot, round: 0 };
+            self.post_slot(now, *node, slot, message);
+        }
+    }
+
     /// Tells a slot which machines should keep it: the first that are not about to go.
     fn place(&mut self, now: Instant, id: SlotId, machines: &[Peer]) {
         let Some(terms) = self.terms else { return };
         let goes = |peer: &Peer| peer.leaving || (peer.id == self.me && self.leaving.begun);
         let staying = machines.iter().filter(|peer| !goes(peer));
         let wanted: Vec<NodeId> = staying.take(usize::from(terms.replicas)).map(|peer| peer.id).collect();
-        let Some(config) = self.slots.get(&id).and_then(|slot| slot.leads()).cloned() else { return };
+        let Some(config) = self.slots.get(&id).and_then(|slot| slot.leads()).cloned() else {
+            return self.ask_about(now, id, &wanted);
+        };
         if wanted.is_empty() {
             return;
         }
