@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::kv::{self, Answer, Key, Operation, Refusal, RequestId};
+use crate::kv::{self, Answer, Key, OpId, Operation, Refusal, RequestId};
 use crate::ring::{self, Destination};
 use crate::{Instant, NodeId, Peer, Point, Record, Version};
 
@@ -87,8 +87,6 @@ pub enum Part {
     },
     /// A request that this node cannot answer itself.
     Ask {
-        /// Names the answer.
-        number: u64,
         /// How fresh the answer must be.
         freshness: Freshness,
         /// What is asked.
@@ -96,8 +94,8 @@ pub enum Part {
     },
     /// The answer to a request.
     Told {
-        /// Which.
-        number: u64,
+        /// To which operation. Its name tells the lives of a node apart: an answer to an earlier one is not for a later.
+        op: OpId,
         /// The answer, or why there is none.
         reply: Result<Reply, Refusal>,
     },

@@ -42,6 +42,7 @@ impl Invariants {
                 let text = || format!("two configurations are chosen as {}: {known:?} and {config:?}", config.version);
                 if known == config { Ok(()) } else { Err(Violation::TwoValues(text())) }
             }
+            Entry::Lost { .. } => Ok(()),
             Entry::Accept { key, version, register } => {
                 let mut hash = Trace::default();
                 hash.feed(register);
@@ -83,8 +84,10 @@ impl Invariants {
         let newest = self.chosen.values().next_back();
         let config = newest.filter(|newest| newest.version > config.version).unwrap_or(config);
         let holds = |node: &NodeId| {
-            let held = image(*node).and_then(|image| image.registers.get(key));
-            held.is_some_and(|(held, _)| *held >= version)
+            // What one disk has lost is within what the slot must bear.
+            let held =
+                |image: &'a Durable| image.registers.get(key).map(|(held, _)| *held).or(image.lost.get(key).copied());
+            image(*node).and_then(held).is_some_and(|held| held >= version)
         };
         let holders: BTreeSet<NodeId> = config.nodes().into_iter().filter(holds).collect();
         // What was written before a joint configuration reaches its new side with the transfer.

@@ -44,6 +44,18 @@ impl Bounded for Message {
                 check_written_by(*ballot, *version)
             }
             Self::Full { ballot } => ballot.check(),
+            Self::List { ballot, after } => {
+                ballot.check()?;
+                after.as_ref().map_or(Ok(()), check_key)
+            }
+            Self::Listed { ballot, after, versions, more: _ } => {
+                ballot.check()?;
+                after.as_ref().map_or(Ok(()), check_key)?;
+                versions.iter().try_for_each(|(key, version)| {
+                    check_key(key)?;
+                    version.check()
+                })
+            }
             Self::Behind { ballot, key } => {
                 ballot.check()?;
                 check_key(key)
@@ -66,7 +78,7 @@ impl Bounded for Message {
                 ballot.check()?;
                 check_number(*round)
             }
-            Self::Confirmed { ballot, round, known, full: _ } => {
+            Self::Confirmed { ballot, round, known, full: _, digest: _ } => {
                 ballot.check()?;
                 check_number(*round)?;
                 known.check()

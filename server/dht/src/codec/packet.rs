@@ -29,9 +29,9 @@ impl Bounded for Part {
         match self {
             Self::Ring(message) => message.check(),
             Self::Slot { slot: _, message } => message.check(),
-            Self::Ask { number: _, freshness: _, request } => request.check(),
-            Self::Told { number: _, reply: Ok(reply) } => reply.check(),
-            Self::Told { number: _, reply: Err(refusal) } => refusal.check(),
+            Self::Ask { freshness: _, request } => request.check(),
+            Self::Told { op: _, reply: Ok(reply) } => reply.check(),
+            Self::Told { op: _, reply: Err(refusal) } => refusal.check(),
             Self::Pointer { slot: _, version, members } => {
                 version.check()?;
                 ensure(members.len() <= 2 * MEMBERS_MAX, "a slot has too many members")
@@ -73,7 +73,8 @@ impl Bounded for Answer {
 impl Bounded for Refusal {
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Redirect { leader: _, members } => {
+            Self::Redirect { leader: _, members, version } => {
+                version.check()?;
                 ensure(members.len() <= 2 * MEMBERS_MAX, "a slot has too many members")
             }
             Self::Busy

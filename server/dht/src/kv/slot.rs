@@ -147,6 +147,12 @@ impl Slot {
         self.refused
     }
 
+    /// The value of a key can no longer be read from the disk: the member gets it anew from the leader, and has no say in
+    /// who leads until then. Says whether it held one. Afterwards drain [`Self::poll_output`].
+    pub fn forget(&mut self, key: &Key) -> bool {
+        self.acceptor.forget(key, &mut self.outbox)
+    }
+
     /// The configuration in which this node answers requests, if it leads.
     pub fn leads(&self) -> Option<&Config> {
         match &self.role {
@@ -238,7 +244,8 @@ impl Slot {
         let recent = self.acceptor.leader.filter(|(_, heard)| now.since(*heard) < self.settings.step_down);
         let leader = recent.map(|(leader, _)| leader).filter(|leader| *leader != self.me);
         let members = self.acceptor.durable.config.nodes().into_iter().collect();
-        let reply = Err(Refusal::Redirect { leader, members });
+        let version = self.acceptor.durable.config.version;
+        let reply = Err(Refusal::Redirect { leader, members, version });
         self.outbox.push(Output::Reply { id, reply, rests_on: None });
     }
 
@@ -273,6 +280,15 @@ impl Slot {
             Message::Held { ballot, tenure, after, registers, more } => {
                 self.page(now, from, ballot, Page { tenure, after, registers, more });
             }
+            Message::List { ballot, after } => {
+                self.acceptor.list(now, from, ballot, after, self.settings.page_bytes, &mut self.outbox);
+                self.heard(now, from);
+            }
+            Message::Listed { ballot, after, versions, more } => {
+                self.lead_in(now, from, ballot, |leader, context| {
+                    leader.listed(context, from, after.as_ref(), &versions, more);
+                });
+            }
             Message::Nack { ballot, promised, config, chosen } => {
                 self.counter_seen = self.counter_seen.max(promised.counter);
                 if chosen {
@@ -292,8 +308,11 @@ impl Slot {
             Message::ConfigAccepted { ballot, version } => {
                 self.lead_in(now, from, ballot, |leader, context| leader.config_accepted(context, from, version));
             }
-            Message::Confirmed { ballot, round, known, full } => {
-                self.lead_in(now, from, ballot, |leader, context| leader.confirmed(context, from, round, known, full));
+            Message::Confirmed { ballot, round, known, full, digest } => {
+                self.lead_in(now, from, ballot, |leader, context| {
+                    leader.compare(context, from, round, digest);
+                    leader.confirmed(context, from, round, known, full);
+                });
             }
         }
     }

@@ -127,7 +127,7 @@ fn a_ballot_grows_with_every_restart() {
 fn a_node_that_does_not_lead_names_the_members() {
     let mut node = Lone::founded();
     node.ask(1, Operation::Get);
-    let redirect = Refusal::Redirect { leader: None, members: vec![NodeId(1)] };
+    let redirect = Refusal::Redirect { leader: None, members: vec![NodeId(1)], version: Version::default() };
     assert_eq!(node.replies, [(RequestId(1), Err(redirect))]);
 }
 

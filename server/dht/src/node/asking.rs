@@ -43,6 +43,8 @@ struct Pending {
     tour: VecDeque<NodeId>,
     /// Rounds begun: each asks everybody who may know.
     rounds: u32,
+    /// Whether it begins or has paused: then whoever is thought to lead is asked first.
+    rested: bool,
     /// Times it was sent on by somebody who said he knew better, since the last pause.
     sent_on: u32,
 }
@@ -93,9 +95,9 @@ impl Asking {
         self.timers.first().map_or(Instant::FAR, |(at, _)| *at)
     }
 
-    pub(super) fn heard(&mut self, from: NodeId, number: u64, reply: Result<Reply, Refusal>) {
-        if self.pending.contains_key(&number) {
-            self.news.push_back(News { from, number, reply });
+    pub(super) fn heard(&mut self, from: NodeId, op: OpId, reply: Result<Reply, Refusal>) {
+        if op.client == self.client && self.pending.contains_key(&op.number) {
+            self.news.push_back(News { from, number: op.number, reply });
         }
     }
 
@@ -111,8 +113,9 @@ impl Asking {
         }
     }
 
-    pub(super) fn members_hinted(&self, slot: SlotId) -> Option<Vec<NodeId>> {
-        self.hints.get(&slot).map(|hint| hint.members.clone()).filter(|members| !members.is_empty())
+    pub(super) fn hinted(&self, slot: SlotId) -> Option<(Version, Vec<NodeId>)> {
+        let hint = self.hints.get(&slot).filter(|hint| !hint.members.is_empty())?;
+        Some((hint.version, hint.members.clone()))
     }
 
     fn wait(&mut self, number: u64, waiting: Waiting, until: Instant) {
@@ -153,6 +156,7 @@ impl Node {
                 doubtful: false,
                 tour: VecDeque::new(),
                 rounds: 0,
+                rested: true,
                 sent_on: 0,
             },
         );
@@ -197,11 +201,11 @@ impl Node {
             Freshness::Hint => own.is_member(),
         });
         let led = || self.asking.hints.get(&slot).and_then(|hint| hint.leader);
-        let fresh_round = pending.tour.is_empty() && pending.rounds == 0;
+        let rested = std::mem::take(&mut pending.rested);
         let target = if here {
             Some(self.me)
         } else {
-            hint.or_else(|| led().filter(|_| fresh_round)).or_else(|| pending.tour.pop_front())
+            hint.or_else(|| led().filter(|_| rested)).or_else(|| pending.tour.pop_front())
         };
         match target {
             Some(node) => self.send_request(now, number, node),
@@ -214,9 +218,9 @@ impl Node {
         let Some(pending) = self.asking.pending.get(&number) else { return };
         let (freshness, request) = (pending.freshness, pending.request.clone());
         if node == self.me {
-            self.serve(now, node, number, freshness, request);
+            self.serve(now, node, freshness, request);
         } else {
-            self.post(now, node, crate::Part::Ask { number, freshness, request });
+            self.post(now, node, crate::Part::Ask { freshness, request });
         }
     }
 
@@ -226,13 +230,8 @@ impl Node {
         pending.rounds += 1;
         pending.sent_on = 0;
         let (slot, rounds) = (pending.slot, pending.rounds);
-        let mut tour: VecDeque<NodeId> = VecDeque::new();
-        let hinted = self.asking.members_hinted(slot).unwrap_or_default();
-        for node in hinted.into_iter().chain(self.members_of(slot)) {
-            if node != self.me && !tour.contains(&node) {
-                tour.push_back(node);
-            }
-        }
+        let mut tour = VecDeque::from(self.known_members(slot).1);
+        tour.retain(|node| *node != self.me);
         // Nobody to ask, or they were asked before and did not help.
         if tour.is_empty() || rounds.is_multiple_of(2) {
             let Some(terms) = self.terms else { return };
@@ -263,6 +262,9 @@ impl Node {
         let wait = (shortest * (1 << pending.rounds.min(10))).min(longest);
         let wait = self.random.span(wait / 2, wait);
         self.asking.wait(number, Waiting::Pause, now + wait);
+        if let Some(pending) = self.asking.pending.get_mut(&number) {
+            pending.rested = true;
+        }
     }
 
     /// Whoever was asked knows the slot and cannot answer now: another may, or the same one a moment later.
@@ -280,7 +282,7 @@ impl Node {
         let waits = |pending: &&Pending| pending.waiting == Waiting::Lookup;
         let Some(slot) = self.asking.pending.get(&number).filter(waits).map(|pending| pending.slot) else { return };
         // Whoever is said to keep it comes first, then those that should; a slot that moves is still with those behind.
-        let mut tour = VecDeque::from(self.asking.members_hinted(slot).unwrap_or_default());
+        let mut tour = VecDeque::from(self.known_members(slot).1);
         for peer in machines.into_iter().flatten() {
             if !tour.contains(&peer.id) {
                 tour.push_back(peer.id);
@@ -312,22 +314,31 @@ impl Node {
             hint.leader = None;
         }
         match refusal {
-            Refusal::Redirect { leader, members } => {
-                pending.sent_on += 1;
-                let goes_on = pending.sent_on <= SENT_ON_MAX;
-                let mut named: Vec<NodeId> = leader.into_iter().chain(members).collect();
-                named.truncate(crate::kv::limits::MEMBERS_MAX);
-                for node in named.into_iter().filter(|node| *node != from).rev() {
-                    // Nearer to the slot than whom the ring named.
-                    pending.tour.retain(|known| *known != node);
-                    if goes_on {
+            Refusal::Redirect { leader, members, version } => {
+                let leader = leader.filter(|leader| *leader != from);
+                let hint = self.asking.hints.entry(slot).or_default();
+                if leader.is_some() {
+                    hint.leader = leader;
+                }
+                // Who knows an older configuration sends back to those who know better.
+                let newer = version > hint.version || hint.members.is_empty();
+                if newer && members.len() <= crate::kv::limits::MEMBERS_MAX * 2 {
+                    hint.version = version;
+                    hint.members = members;
+                    for node in hint.members.iter().copied().filter(|node| *node != from && *node != self.me) {
+                        // Nearer to the slot than whom the ring named.
+                        pending.tour.retain(|known| *known != node);
                         pending.tour.push_front(node);
                     }
                 }
-                if let Some(leader) = leader.filter(|leader| *leader != from && goes_on) {
-                    self.asking.hints.entry(slot).or_default().leader = Some(leader);
+                pending.sent_on += 1;
+                if pending.sent_on > SENT_ON_MAX {
+                    // Those who know it disagree: soon they will not.
+                    pending.sent_on = 0;
+                    pending.rounds += 1;
+                    return self.pause(now, number);
                 }
-                self.attempt(now, number, None);
+                self.attempt(now, number, leader);
             }
             Refusal::Busy | Refusal::Unavailable | Refusal::ReadOnly => self.try_later(now, number, from),
             Refusal::Unknown { .. } => {

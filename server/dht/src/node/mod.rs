@@ -27,7 +27,8 @@ use packing::Parcels;
 use placing::Placing;
 use serving::Serving;
 
-use crate::kv::{self, Config, Rules, Slot};
+use crate::Version;
+use crate::kv::{self, Rules, Slot};
 use crate::ring::{self, Ring};
 use crate::{
     ClusterId, Event, Input, Instant, NodeId, Output, Packet, Part, Peer, Random, Record, SlotId, State, Terms,
@@ -226,8 +227,8 @@ impl Node {
                         self.slot_input(now, slot, kv::Input::Message { from, message });
                     }
                 }
-                Part::Ask { number, freshness, request } => self.serve(now, from, number, freshness, request),
-                Part::Told { number, reply } => self.asking.heard(from, number, reply),
+                Part::Ask { freshness, request } => self.serve(now, from, freshness, request),
+                Part::Told { op, reply } => self.asking.heard(from, op, reply),
                 Part::Pointer { slot, version, members } => {
                     if self.has_slot(slot) {
                         self.asking.point(slot, version, &members);
@@ -329,10 +330,12 @@ impl Node {
         }
     }
 
-    /// The members of a slot, as far as this node knows by itself.
-    fn members_of(&self, slot: SlotId) -> Vec<NodeId> {
-        let own = self.slots.get(&slot).map(|slot| slot.state());
-        own.map(|durable| &durable.config).map(Config::nodes).into_iter().flatten().collect()
+    /// The members of a slot as of the newest configuration this node has heard of, and its version.
+    fn known_members(&self, slot: SlotId) -> (Version, Vec<NodeId>) {
+        let own = self.slots.get(&slot).map(|slot| &slot.state().config);
+        let own = own.map(|config| (config.version, config.nodes().into_iter().collect()));
+        let hinted = self.asking.hinted(slot);
+        own.into_iter().chain(hinted).max_by_key(|(version, _)| *version).unwrap_or_default()
     }
 }
 

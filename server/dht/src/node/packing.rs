@@ -89,6 +89,8 @@ fn names(part: &Part) -> Vec<NodeId> {
             | Message::Accepted { .. }
             | Message::Behind { .. }
             | Message::Full { .. }
+            | Message::List { .. }
+            | Message::Listed { .. }
             | Message::Succeed { .. }
             | Message::Fetch { .. }
             | Message::Held { .. }
@@ -97,7 +99,7 @@ fn names(part: &Part) -> Vec<NodeId> {
             | Message::Confirmed { .. }
             | Message::Purge { .. } => Vec::new(),
         },
-        Part::Told { reply: Err(Refusal::Redirect { leader, members }), .. } => {
+        Part::Told { reply: Err(Refusal::Redirect { leader, members, .. }), .. } => {
             leader.iter().chain(members).copied().collect()
         }
         Part::Pointer { members, .. } => members.clone(),
@@ -112,7 +114,7 @@ fn weight(part: &Part) -> usize {
     match part {
         Part::Slot { message: Message::Accept { key, register, .. }, .. } => SMALL + key.len() + register.size(),
         // A page is as large as a packet may be.
-        Part::Slot { message: Message::Held { .. }, .. } => 256 * 1024,
+        Part::Slot { message: Message::Held { .. } | Message::Listed { .. }, .. } => 256 * 1024,
         // A value is the most that a request carries.
         Part::Ask { request, .. } => SMALL + request.key.len() + request.operation.size(),
         Part::Ring(_) => 16 * SMALL,

@@ -202,6 +202,7 @@ fn draw_settings(random: &mut Random, slowest_micros: u64) -> node::Settings {
         // Longer than any client waits, or a copy of a request would be done twice.
         purge_after: millis(random.between(8_000, 10_000)),
         retry_after: millis(random.between(20, 500)),
+        audit_after: millis(random.between(300, 5000)),
         abort_after: millis(random.between(500, 3000)),
         candidacy: millis(random.between(500, 8000)),
         transfer_bytes: 100 << random.below(12),

@@ -17,8 +17,8 @@ pub(super) fn packet(names: &BTreeMap<NodeId, Name>, packet: &Packet) -> String 
         let text = match part {
             Part::Ring(message) => format!("{message:?}"),
             Part::Slot { slot, message } => format!("slot {} {message:?}", slot.0),
-            Part::Ask { number, freshness, request } => format!("ask {number} {freshness:?} {request:?}"),
-            Part::Told { number, reply } => format!("told {number} {reply:?}"),
+            Part::Ask { freshness, request } => format!("ask {freshness:?} {request:?}"),
+            Part::Told { op, reply } => format!("told {op:?} {reply:?}"),
             Part::Pointer { slot, version, members } => format!("slot {} is at {members:?}, {version}", slot.0),
             Part::Handed { slot, config } => format!("slot {} goes on without me: {config:?}", slot.0),
             Part::Understood { slot, version } => format!("slot {} goes on with {version}, I know", slot.0),

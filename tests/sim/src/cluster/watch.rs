@@ -55,6 +55,7 @@ impl Watch {
             Record::Slot { slot, entry } => {
                 match entry {
                     Entry::Promise(ballot) if ballot.node == machine.id => outcome.count("candidacies"),
+                    Entry::Lost { .. } => outcome.count("values lost"),
                     Entry::Purge { .. } => outcome.count("purges"),
                     Entry::Config { config, chosen: true } if config.is_stable() => outcome.count("members learnt"),
                     Entry::Promise(_) | Entry::Accept { .. } | Entry::Config { .. } => {}

@@ -73,7 +73,7 @@ impl Client {
     pub(crate) fn refused(&mut self, from: NodeId, copy: u64, refusal: &Refusal, swarm: &Swarm) {
         let Some(pending) = &mut self.pending else { return };
         match refusal {
-            Refusal::Redirect { leader, members } => {
+            Refusal::Redirect { leader, members, .. } => {
                 pending.refused.insert(copy);
                 let random = &mut self.workload.random;
                 let any = usize::try_from(random.below(members.len() as u64)).unwrap_or_default();

@@ -188,7 +188,7 @@ fn take(trio: &mut Trio, number: u64, step: Step) {
                 0 => Message::Accepted { ballot, key, version },
                 1 => Message::ConfigAccepted { ballot, version: trio.slots[to].state().config.version },
                 2 => Message::Nack { ballot, promised: ballot, config: Config::default(), chosen: false },
-                _ => Message::Confirmed { ballot, round, known, full: false },
+                _ => Message::Confirmed { ballot, round, known, full: false, digest: None },
             };
             trio.input(to, Input::Message { from, message });
         }
@@ -266,7 +266,7 @@ fn strangers_leave_nothing_behind() {
             for message in [
                 Message::Accepted { ballot, key, version },
                 Message::ConfigAccepted { ballot, version },
-                Message::Confirmed { ballot, round: 5, known: None, full: false },
+                Message::Confirmed { ballot, round: 5, known: None, full: false, digest: None },
                 Message::Promise { ballot, report: Box::new(report.clone()) },
                 Message::Prepare { ballot: Ballot { counter: 50, node: from }, instead_of: None },
                 Message::Nack { ballot, promised: ballot, config, chosen: true },

@@ -78,7 +78,7 @@ fn the_bytes_of_messages_about_a_slot_are_as_agreed() {
     assert_golden(&Message::ConfigAccepted { ballot, version }, "0603020201ac02");
     assert_golden(&Message::Confirm { ballot, round: 128 }, "0703028001");
     assert_golden(
-        &Message::Confirmed { ballot, round: 128, known: Some(version), full: false },
+        &Message::Confirmed { ballot, round: 128, known: Some(version), full: false, digest: None },
         "0803028001010201ac02",
     );
     assert_golden(&Message::Purge { ballot, key, version }, "090302016b0201ac02");

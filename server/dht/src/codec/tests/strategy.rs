@@ -142,9 +142,19 @@ pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrateg
         }),
         (ballot(), version()).prop_map(|(ballot, version)| Message::ConfigAccepted { ballot, version }),
         (ballot(), number(span.number)).prop_map(|(ballot, round)| Message::Confirm { ballot, round }),
-        (ballot(), number(span.number), of(version()), any::<bool>())
-            .prop_map(|(ballot, round, known, full)| { Message::Confirmed { ballot, round, known, full } }),
+        (ballot(), number(span.number), of(version()), any::<bool>()).prop_map(|(ballot, round, known, full)| {
+            Message::Confirmed {
+                ballot,
+                round,
+                known,
+                full,
+                digest: full.then_some(Digest { keys: round, hash: round }),
+            }
+        }),
         ballot().prop_map(|ballot| Message::Full { ballot }),
+        (ballot(), of(key())).prop_map(|(ballot, after)| Message::List { ballot, after }),
+        (ballot(), of(key()), vec((key(), version()), 0..3), any::<bool>())
+            .prop_map(|(ballot, after, versions, more)| Message::Listed { ballot, after, versions, more }),
         (ballot(), key(), version()).prop_map(|(ballot, key, version)| Message::Purge { ballot, key, version }),
         config.prop_map(|config| Message::Learn { config }),
     ]
@@ -162,6 +172,7 @@ pub(crate) fn entry() -> BoxedStrategy<Entry> {
         }),
         (config(span), any::<bool>()).prop_map(|(config, chosen)| Entry::Config { config, chosen }),
         (key(), version(span)).prop_map(|(key, version)| Entry::Purge { key, version }),
+        (key(), version(span)).prop_map(|(key, version)| Entry::Lost { key, version }),
     ]
     .boxed()
 }
