@@ -200,12 +200,18 @@ impl Node {
             Freshness::Linearizable => own.leads().is_some(),
             Freshness::Hint => own.is_member(),
         });
-        let led = || self.asking.hints.get(&slot).and_then(|hint| hint.leader);
+        // Who is gone for good, or never was known, is not waited for.
+        let (ring, me) = (&self.ring, self.me);
+        let is_known = |node: &NodeId| *node == me || ring.contact(*node).is_some();
+        let led = || self.asking.hints.get(&slot).and_then(|hint| hint.leader).filter(is_known);
+        while pending.tour.front().is_some_and(|node| !is_known(node)) {
+            pending.tour.pop_front();
+        }
         let rested = std::mem::take(&mut pending.rested);
         let target = if here {
             Some(self.me)
         } else {
-            hint.or_else(|| led().filter(|_| rested)).or_else(|| pending.tour.pop_front())
+            hint.filter(is_known).or_else(|| led().filter(|_| rested)).or_else(|| pending.tour.pop_front())
         };
         match target {
             Some(node) => self.send_request(now, number, node),

@@ -242,6 +242,8 @@ impl World {
         let id = if keeps { machine.id } else { id };
         self.watch.bury(machine.id, machine.image.clone());
         self.names.insert(id, name);
+        let generation = self.names.values().filter(|other| **other == name).count();
+        self.labels.insert(id, format!("{name}.{generation}"));
         machine.wipe(id, rules);
         machine.creates = None;
         machine.seeds = seeds;

@@ -44,7 +44,7 @@ impl World {
         let ideal =
             invariant::check(&ring).and_then(|()| invariant::check_ideal(&ring, self.swarm.settings.ring.successors));
         if let Err(text) = ideal {
-            return Some(trace::with_names(&self.names, &text));
+            return Some(trace::with_names(&self.labels, &text));
         }
         (0..self.swarm.terms.slots()).map(SlotId).find_map(|slot| self.slot_unsettled(slot))
     }
@@ -99,7 +99,7 @@ impl World {
                 let leads = part.is_some_and(|part| part.leads().is_some());
                 let text =
                     format!("  {}: leads {leads}, promise {}, chosen {chosen}, {sides:?}", machine.name, state.promise);
-                lines.push(trace::with_names(&self.names, &text));
+                lines.push(trace::with_names(&self.labels, &text));
             }
         }
         lines
@@ -107,7 +107,7 @@ impl World {
 
     /// Machines as a person reads them.
     pub(super) fn name_all(&self, nodes: &BTreeSet<NodeId>) -> String {
-        let name = |node: &NodeId| self.names.get(node).map_or_else(|| node.to_string(), ToString::to_string);
+        let name = |node: &NodeId| self.labels.get(node).cloned().unwrap_or_else(|| node.to_string());
         nodes.iter().map(name).collect::<Vec<_>>().join(",")
     }
 

@@ -5,13 +5,11 @@ use std::fmt::Write;
 
 use specter_dht::{NodeId, Packet, Part};
 
-use super::machine::Name;
-
 /// The longest text of one part.
 const PART_CHARS: usize = 160;
 
-/// What a packet says; machines by their names.
-pub(super) fn packet(names: &BTreeMap<NodeId, Name>, packet: &Packet) -> String {
+/// What a packet says; nodes by their labels.
+pub(super) fn packet(names: &BTreeMap<NodeId, String>, packet: &Packet) -> String {
     let mut line = String::new();
     for (index, part) in packet.parts.iter().enumerate() {
         let text = match part {
@@ -33,14 +31,14 @@ pub(super) fn packet(names: &BTreeMap<NodeId, Name>, packet: &Packet) -> String 
 }
 
 /// Puts names where nodes are written by number.
-pub(super) fn with_names(names: &BTreeMap<NodeId, Name>, text: &str) -> String {
+pub(super) fn with_names(names: &BTreeMap<NodeId, String>, text: &str) -> String {
     let mut named = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("NodeId(") {
         named.push_str(before);
         let Some((number, after)) = after.split_once(')') else { break };
         let known = number.parse().ok().and_then(|number| names.get(&NodeId(number)));
-        named.push_str(&known.map_or_else(|| number.to_string(), ToString::to_string));
+        named.push_str(known.map_or(number, String::as_str));
         rest = after;
     }
     named.push_str(rest);

@@ -61,6 +61,8 @@ pub(crate) struct World {
     pub(super) machines: BTreeMap<Name, Machine>,
     /// Whose node it is, or was.
     pub(super) names: BTreeMap<NodeId, Name>,
+    /// What a node is called in traces: like its machine, and which node of that it is.
+    pub(super) labels: BTreeMap<NodeId, String>,
     pub(super) links: Links<Name>,
     pub(super) weather: Weather,
     pub(super) clients: Vec<Client>,
@@ -102,6 +104,7 @@ impl World {
         Self {
             queue: Queue::new(),
             names: machines.values().map(|machine| (machine.id, machine.name)).collect(),
+            labels: machines.values().map(|machine| (machine.id, machine.name.to_string())).collect(),
             machines,
             links: Links::new(),
             weather: swarm.weather,
@@ -233,7 +236,7 @@ impl World {
         if here.is_none_or(|machine| meant.is_some_and(|meant| meant != machine.id)) {
             return self.notice(sender, from, meant, (200, 5_000));
         }
-        self.tell(|| format!("{sender} -> {to}  {}", super::trace::packet(&self.names, &packet)));
+        self.tell(|| format!("{sender} -> {to}  {}", super::trace::packet(&self.labels, &packet)));
         self.traffic.delivered(to);
         self.input(to, Input::Packet { from, packet: Rc::unwrap_or_clone(packet) })
     }
