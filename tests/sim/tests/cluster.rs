@@ -84,9 +84,9 @@ fn an_identity_that_is_kept_after_its_disk_was_lost_is_noticed() {
     let scenario = Scenario::read(&path).expect("the scenario can be read");
     assert_kept(&scenario.play(false, false), "--scenario lost-disk-is-a-new-node");
     assert!(scenario.play(true, false).violation.is_some(), "the scenario notices it");
-    let kept = |seed| Swarm { keeps_identity: true, ..Swarm::new(seed, Some(3), None) };
-    let caught = (0..60).find_map(|seed| cluster::run(kept(seed), false).violation);
-    assert!(caught.is_some(), "no world in 60 seeds notices it");
+    let kept = |seed| Swarm { keeps_identity: true, ..Swarm::new(seed, Some(5), None) };
+    let caught = (0..100).find_map(|seed| cluster::run(kept(seed), false).violation);
+    assert!(caught.is_some(), "no world in 100 seeds notices it");
 }
 
 /// One line of `seeds.txt`.
