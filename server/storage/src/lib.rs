@@ -7,5 +7,13 @@ pub mod disk;
 #[cfg(any(test, feature = "fault"))]
 pub mod fault;
 pub mod identity;
+pub mod log;
 pub mod record;
+pub mod recover;
+mod scan;
 pub mod segment;
+pub mod settings;
+pub mod snapshot;
+
+#[cfg(test)]
+mod tests;

@@ -13,20 +13,24 @@
 //! | 4 | start of the node that wrote it |
 //! | 4 | CRC-32C of all that |
 
-use thiserror::Error;
+use std::io;
 
 use crate::{
-    identity::Identity,
+    disk::{self, Disk, File},
+    identity::{self, Identity, Unreadable, array},
     record::{self, ALIGN_BYTES, Decoded, HEAD_BYTES, NoRecord, Record},
 };
 
 /// Bytes in front of the first record.
 pub const HEADER_BYTES: usize = 64;
 
-/// Version of the header and of the records. Other versions are refused by number.
-pub const FORMAT: u16 = 1;
+/// Where the segments are.
+pub(crate) const FOLDER: &str = "log";
 
-const MAGIC: &[u8; 4] = b"RLOG";
+/// A segment that is being made.
+pub(crate) const NEXT: &str = "log/next.tmp";
+
+const MAGIC: [u8; 4] = *b"RLOG";
 
 /// What a segment says about itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,55 +47,45 @@ pub struct Header {
     pub boot: u32,
 }
 
-/// Why bytes are no header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum NoHeader {
-    /// Too short, another program's, or damaged.
-    #[error("its header is damaged")]
-    Damaged,
-    /// Whole, and of another version of this program.
-    #[error("it has format {0}, and this version knows format {FORMAT}")]
-    Format(u16),
-}
-
 impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        bytes[..4].copy_from_slice(MAGIC);
-        bytes[4..6].copy_from_slice(&FORMAT.to_le_bytes());
         bytes[8..24].copy_from_slice(&self.identity.node);
         bytes[24..40].copy_from_slice(&self.identity.cluster);
         bytes[40..48].copy_from_slice(&self.first_lsn.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.chain.to_le_bytes());
         bytes[52..56].copy_from_slice(&self.seed.to_le_bytes());
         bytes[56..60].copy_from_slice(&self.boot.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..60]);
-        bytes[60..].copy_from_slice(&checksum.to_le_bytes());
+        identity::seal(&mut bytes, MAGIC);
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, NoHeader> {
-        let bytes = bytes.first_chunk::<HEADER_BYTES>().ok_or(NoHeader::Damaged)?;
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        if &bytes[..4] != MAGIC || crc32c::crc32c(&bytes[..60]) != u32_at(60) {
-            return Err(NoHeader::Damaged);
-        }
-        let format = u16::from_le_bytes([bytes[4], bytes[5]]);
-        if format != FORMAT {
-            return Err(NoHeader::Format(format));
-        }
-        let (mut node, mut cluster, mut first_lsn) = ([0; 16], [0; 16], [0; 8]);
-        node.copy_from_slice(&bytes[8..24]);
-        cluster.copy_from_slice(&bytes[24..40]);
-        first_lsn.copy_from_slice(&bytes[40..48]);
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let bytes: &[u8; HEADER_BYTES] = identity::unseal(bytes, MAGIC)?;
         Ok(Self {
-            identity: Identity { node, cluster },
-            first_lsn: u64::from_le_bytes(first_lsn),
-            chain: u32_at(48),
-            seed: u32_at(52),
-            boot: u32_at(56),
+            identity: Identity { node: array(&bytes[8..24]), cluster: array(&bytes[24..40]) },
+            first_lsn: u64::from_le_bytes(array(&bytes[40..48])),
+            chain: u32::from_le_bytes(array(&bytes[48..52])),
+            seed: u32::from_le_bytes(array(&bytes[52..56])),
+            boot: u32::from_le_bytes(array(&bytes[56..60])),
         })
     }
+}
+
+/// Makes a segment that nobody sees yet: header, zeros up to its length, all durable. [`publish`] gives it its name.
+pub(crate) fn prepare<D: Disk>(disk: &D, header: &Header, size_bytes: u64) -> io::Result<D::File> {
+    let mut file = disk.create(NEXT)?;
+    disk::write_all(&mut file, 0, &header.encode())?;
+    let header_bytes = u64::try_from(HEADER_BYTES).expect("a length fits 64 bits");
+    disk::write_zeros(&mut file, header_bytes, size_bytes)?;
+    file.sync()?;
+    Ok(file)
+}
+
+/// Gives the prepared segment its name. A segment is never seen without a whole header.
+pub(crate) fn publish(disk: &impl Disk, first_lsn: u64) -> io::Result<()> {
+    disk.rename(NEXT, &path(first_lsn))?;
+    disk.sync_folder(FOLDER)
 }
 
 /// A segment's path: its name is the number of its first record.
@@ -227,7 +221,7 @@ mod tests {
         for bit in 0..HEADER_BYTES * 8 {
             let mut bytes = HEADER.encode();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::decode(&bytes), Err(NoHeader::Damaged), "bit {bit}");
+            assert_eq!(Header::decode(&bytes), Err(Unreadable::Damaged), "bit {bit}");
         }
     }
 
@@ -237,7 +231,7 @@ mod tests {
         bytes[4] = 9;
         let checksum = crc32c::crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(Header::decode(&bytes), Err(NoHeader::Format(9)));
+        assert_eq!(Header::decode(&bytes), Err(Unreadable::Format(9)));
     }
 
     #[test]
