@@ -3,22 +3,25 @@
 use crate::{Tree, Violation};
 
 /// Our own crates that a crate's manifest may name, by the folder of the crate.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     ("wire", &[]),
     ("server/dht", &["specter-wire"]),
+    ("server/storage", &[]),
     ("client-lite", &["specter-wire"]),
-    ("server", &["specter-wire", "specter-dht", "client-lite"]),
+    ("server", &["specter-wire", "specter-dht", "specter-storage", "client-lite"]),
     ("tests/e2e", &["specter-wire"]),
     ("tests/bench", &["specter-wire"]),
-    ("tests/sim", &["specter-dht"]),
+    ("tests/sim", &["specter-dht", "specter-storage"]),
     ("tests/tidy", &[]),
 ];
 
-const OWN: [&str; 4] = ["specter-wire", "specter-dht", "client-lite", "specter-server"];
+const OWN: [&str; 5] = ["specter-wire", "specter-dht", "specter-storage", "client-lite", "specter-server"];
 
 /// A library, the folder it is watched in, and the files or folders in it that may name it.
-const LIBRARIES: [(&str, &str, &[&str]); 7] = [
+const LIBRARIES: [(&str, &str, &[&str]); 9] = [
     ("rusqlite", "server/src/", &["storage/snapshot"]),
+    ("rusqlite", "server/storage/src/", &["sqlite"]),
+    ("specter_storage", "server/src/", &["storage", "node", "admin"]),
     // `splice` moves quinn's chunks without a copy, which no trait of ours could say better.
     ("quinn", "server/src/", &["transport", "link", "gateway/listen", "gateway/http3", "gateway/splice"]),
     ("hyper", "server/src/", &["gateway", "admin", "dev"]),
@@ -34,7 +37,8 @@ const BANNED: [&str; 8] =
 
 /// Crates that may stand in the lock file twice: those of `.deny.toml`, and `embedded-io`, of which postcard names two
 /// versions as options that nobody switches on.
-const TWICE: [&str; 4] = ["embedded-io", "getrandom", "syn", "windows-sys"];
+const TWICE: [&str; 9] =
+    ["embedded-io", "getrandom", "r-efi", "rand", "rand_core", "syn", "toml_datetime", "winnow", "windows-sys"];
 
 /// Finds edges between crates that the architecture does not have, and libraries named outside their place.
 pub fn check(tree: &Tree) -> Vec<Violation> {
