@@ -4,15 +4,17 @@ use crate::{
     acme::certs::{Certificates, LoadError},
     config::Config,
     gateway::Gateway,
-    identity::{self, Credentials},
+    identity::{self, Credentials, tls::TlsError},
     link::{accept::Links, registry::Registry},
     node::{self, Node},
     route::{Router, publish::Names},
     shutdown::Shutdown,
-    transport::endpoint::{self, BindError},
+    transport::{
+        accept::{Accepted, Acceptor},
+        endpoint::{self, BindError},
+    },
 };
-use rustls::{ServerConfig, server::ResolvesServerCert};
-use specter_wire::version::ALPN_LINK;
+use rustls::server::ResolvesServerCert;
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
@@ -48,12 +50,9 @@ pub enum StartError {
     /// The certificates for visitors.
     #[error(transparent)]
     Certificates(#[from] LoadError),
-    /// The authority of clients.
-    #[error("the client CA cannot be used")]
-    ClientCa(#[from] rustls::server::VerifierBuilderError),
-    /// The TLS settings of links.
-    #[error("the TLS settings cannot be used")]
-    Tls(#[from] rustls::Error),
+    /// The TLS settings of the QUIC port.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Visitors' requests and streams in progress get this long to end by themselves.
@@ -95,13 +94,15 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         config.work_bits,
         link_tasks.clone(),
     ));
-    let tls = link_tls(&credentials, certificates.clone())?;
+    let tls = Arc::new(identity::tls::serve(&credentials, certificates.clone())?);
+    let acceptor = Acceptor::new(link_tasks.clone(), move |accepted| match accepted {
+        Accepted::Link(connection, place) => links.serve(connection, place),
+        // Closed with that: this node keeps its store to itself and has nothing to say to others.
+        Accepted::Node(connection) => drop(connection),
+    });
     for socket in udp {
-        link_tasks.spawn(links.clone().accept(endpoint::serve(
-            socket,
-            tls.clone(),
-            credentials.node_key.secret_der(),
-        )?));
+        let endpoint = endpoint::serve(socket, tls.clone(), credentials.node_key.secret_der())?;
+        link_tasks.spawn(acceptor.clone().accept(endpoint));
     }
     let router = Arc::new(Router::new(registry, node.handle()));
     let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());
@@ -146,18 +147,4 @@ fn bind(tcp: &[SocketAddr], udp: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec
             Err(error) => return Err(error),
         }
     }
-}
-
-/// TLS of links: 1.3 alone, as QUIC has it; a client may come without a certificate, to register.
-fn link_tls(
-    credentials: &Credentials,
-    certificates: Arc<dyn ResolvesServerCert>,
-) -> Result<Arc<ServerConfig>, StartError> {
-    let verifier = identity::verifier::optional(&credentials.client_ca)?;
-    let mut config = ServerConfig::builder_with_provider(identity::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![ALPN_LINK.to_vec()];
-    Ok(Arc::new(config))
 }
