@@ -75,7 +75,6 @@ pub struct Packet {
 
 /// One thing one node says to another.
 #[derive(Clone, Debug, Hash, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "most parts are of the large kind")]
 pub enum Part {
     /// About the ring.
     Ring(ring::Message),

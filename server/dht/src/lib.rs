@@ -1,6 +1,7 @@
 //! Specter's ring and its replicated key-value store, without sockets, clock, files or randomness of its own.
 
 mod ballot;
+pub mod codec;
 mod io;
 pub mod kv;
 pub mod node;

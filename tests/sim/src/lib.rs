@@ -7,6 +7,7 @@
 //! - `client`, `history`: who asks what, and what came of it.
 //! - [`checker`]: whether the history of a key could have happened one operation at a time.
 //! - `invariant`: what must hold at every moment.
+//! - [`ring`]: the ring alone, with as many nodes as one likes.
 //! - [`tally`]: what a run comes to, and the hash that is the same for the same seed.
 
 pub mod checker;
@@ -16,6 +17,7 @@ mod invariant;
 mod machine;
 mod nemesis;
 mod network;
+pub mod ring;
 pub mod swarm;
 pub mod tally;
 mod world;

@@ -24,6 +24,9 @@ struct Arguments {
     /// break one rule, to see that it is noticed; only in a program built with the feature `broken`
     #[argh(option)]
     broken: Option<String>,
+    /// a ring of so many nodes in place of slots: grown, crashed, measured
+    #[argh(option)]
+    ring: Option<u32>,
 }
 
 fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
@@ -62,6 +65,9 @@ fn break_rule(_swarm: &mut Swarm, name: &str) -> Result<(), String> {
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();
+    if let Some(nodes) = arguments.ring {
+        return measure(nodes, arguments.seed);
+    }
     let (first, end) = arguments.seeds.unwrap_or((arguments.seed, arguments.seed + 1));
     let mut total = Outcome::default();
     for seed in first..end {
@@ -84,6 +90,32 @@ fn main() -> ExitCode {
     print(&total, end.saturating_sub(first));
     println!("every promise was kept");
     ExitCode::SUCCESS
+}
+
+fn measure(nodes: u32, seed: u64) -> ExitCode {
+    let begun = std::time::Instant::now();
+    match sim::ring::measure(nodes, seed) {
+        Ok(figures) => {
+            println!("{figures}");
+            println!("{:>10.1}  s of real time", begun.elapsed().as_secs_f64());
+            if let Some(bytes) = resident_bytes() {
+                println!("{:>10}  bytes of memory a node", bytes / u64::from(nodes));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("seed {seed}: {error}");
+            println!("again: cargo run --release -p sim -- --ring {nodes} --seed {seed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The memory of this process, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 fn print(total: &Outcome, worlds: u64) {

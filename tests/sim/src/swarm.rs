@@ -86,9 +86,10 @@ impl Swarm {
             abort_after: millis(random.between(500, 3000)),
             transfer_window: 1 << random.below(6),
             queue: 64,
+            ..Settings::default()
         };
         let slowest = random.between(2, 25) * 1000;
-        Self {
+        let mut swarm = Self {
             seed,
             nodes,
             replicas,
@@ -113,7 +114,11 @@ impl Swarm {
             skew_ppm: [0, 1_000, 50_000][pick(random, 3)],
             think_micros: [(0, 10_000), (1_000, 100_000), (50_000, 600_000)][pick(random, 3)],
             keys: random.between(1, 6),
-        }
+        };
+        // Drawn last, so that what a seed means otherwise stays as it was.
+        swarm.settings.page_bytes = pick(random, 1000);
+        swarm.settings.candidacy = millis(random.between(500, 8000));
+        swarm
     }
 }
 

@@ -29,7 +29,7 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
 }
 
 /// Rules that chance tests well: each is noticed within this many seeds. The others have a scenario each in `directed`.
-const SOON: [(Rule, u64); 8] = [
+const SOON: [(Rule, u64); 9] = [
     (Rule::PersistBeforeReply, 5),
     (Rule::MajorityQuorum, 5),
     (Rule::KeepPromise, 5),
@@ -38,6 +38,7 @@ const SOON: [(Rule, u64); 8] = [
     (Rule::SequenceGrows, 10),
     (Rule::Transfer, 10),
     (Rule::BothSides, 20),
+    (Rule::ReadReports, 20),
 ];
 
 #[test]

@@ -37,8 +37,18 @@ const BANNED: [&str; 8] =
 
 /// Crates that may stand in the lock file twice: those of `.deny.toml`, and `embedded-io`, of which postcard names two
 /// versions as options that nobody switches on.
-const TWICE: [&str; 9] =
-    ["embedded-io", "getrandom", "r-efi", "rand", "rand_core", "syn", "toml_datetime", "winnow", "windows-sys"];
+const TWICE: [&str; 10] = [
+    "embedded-io",
+    "getrandom",
+    "hashbrown",
+    "r-efi",
+    "rand",
+    "rand_core",
+    "syn",
+    "toml_datetime",
+    "windows-sys",
+    "winnow",
+];
 
 /// Finds edges between crates that the architecture does not have, and libraries named outside their place.
 pub fn check(tree: &Tree) -> Vec<Violation> {

@@ -1,5 +1,6 @@
 //! What a member answers to candidates and leaders (rules A1 to A8).
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,9 +54,44 @@ impl Acceptor {
             chosen: self.durable.chosen,
             tenure: self.durable.tenure,
             mark: self.durable.mark,
-            registers: self.durable.registers.clone(),
+            seq: self.durable.seq,
+            digest: self.durable.digest,
         };
         outbox.send_after(outbox.position(), from, Message::Promise { ballot, report: Box::new(report) });
+    }
+
+    /// Gives a candidate that has this member's promise a part of what it holds; says whether it did.
+    pub(crate) fn fetch(
+        &self,
+        from: NodeId,
+        ballot: Ballot,
+        after: Option<Key>,
+        size: usize,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let durable = &self.durable;
+        if ballot < durable.promise {
+            self.nack(from, ballot, outbox);
+        }
+        if ballot != durable.promise {
+            return false;
+        }
+        let mut rest = durable
+            .registers
+            .range::<Key, _>((after.as_ref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let (mut registers, mut left) = (Vec::new(), size);
+        let more = loop {
+            let Some((key, (version, register))) = rest.next() else { break false };
+            let size = key.len() + register.size();
+            if size > left && !registers.is_empty() {
+                break true;
+            }
+            left = left.saturating_sub(size);
+            registers.push((key.clone(), *version, Arc::clone(register)));
+        };
+        let tenure = durable.tenure;
+        outbox.send_after(outbox.position(), from, Message::Held { ballot, tenure, after, registers, more });
+        true
     }
 
     /// A3.

@@ -1,4 +1,4 @@
-//! A leader: what it recovers, and how it writes (rules L2 to L4 and L6).
+//! A leader, and how it writes (rules L3, L4 and L6).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -9,9 +9,7 @@ use crate::kv::reading::Reads;
 use crate::kv::reconfigure::{Drain, Proposal};
 use crate::kv::register::Recollection;
 use crate::kv::roster::{Nodes, Roster};
-use crate::kv::{
-    Answer, Config, Key, Message, Output, Refusal, Register, Report, Request, RequestId, Rule, Rules, Settings,
-};
+use crate::kv::{Answer, Config, Key, Message, Output, Refusal, Register, Request, RequestId, Rule, Rules, Settings};
 use crate::{Ballot, Instant, NodeId, Version};
 
 /// What a leader needs of its node for one input.
@@ -93,39 +91,15 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    /// L2: the newest of each key that a member of this configuration holds, none of it to be trusted yet.
-    pub(crate) fn recover(
+    /// A leader of what was recovered.
+    pub(crate) fn new(
         now: Instant,
         ballot: Ballot,
+        seq: u64,
         config: Config,
-        reports: BTreeMap<NodeId, Report>,
-        rules: Rules,
+        roster: Roster,
+        table: BTreeMap<Key, Held>,
     ) -> Self {
-        let roster = Roster::new(&config);
-        let mut table: BTreeMap<Key, Held> = BTreeMap::new();
-        let mut seq = 0;
-        for (node, report) in reports {
-            seq = seq.max(report.mark.seq).max(report.config.version.seq);
-            let counts = report.tenure.is_some() && report.tenure == config.since(node);
-            for (key, (version, register)) in report.registers {
-                seq = seq.max(version.seq);
-                let known = table.get(&key).map(|held| held.version);
-                let Some(seat) = roster.seat(node).filter(|_| counts && known <= Some(version)) else { continue };
-                if known == Some(version) {
-                    table.entry(key).and_modify(|held| held.holders.insert(seat));
-                    continue;
-                }
-                let mut holders = Nodes::default();
-                holders.insert(seat);
-                // A lease is never cut short: its whole time starts anew.
-                let lease_until = register.lease().map(|lease| now + lease.ttl);
-                let confirmed = !rules.keeps(Rule::RewriteRecovered);
-                table.insert(key, Held { version, register, confirmed, holders, touched: now, lease_until });
-            }
-        }
-        if !rules.keeps(Rule::SequenceGrows) {
-            seq = 0;
-        }
         Self {
             ballot,
             seq,

@@ -1,14 +1,13 @@
 //! What goes into a slot and what comes out of it.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use std::time::Duration;
 use thiserror::Error;
 
 use crate::kv::register::{Answer, Key, OpId, Operation, Register};
-use crate::kv::{Config, Entry};
+use crate::kv::{Config, Digest, Entry};
 use crate::{Ballot, Instant, NodeId, Version};
 
 /// What a member tells a candidate.
@@ -22,8 +21,10 @@ pub struct Report {
     pub tenure: Option<Version>,
     /// Up to which version it wiped or purged.
     pub mark: Version,
-    /// What it holds.
-    pub registers: BTreeMap<Key, (Version, Arc<Register>)>,
+    /// The highest place of any value it ever held.
+    pub seq: u64,
+    /// What it holds, in a few bytes.
+    pub digest: Digest,
 }
 
 /// What nodes say to each other about a slot.
@@ -40,6 +41,26 @@ pub enum Message {
         ballot: Ballot,
         /// What it holds.
         report: Box<Report>,
+    },
+    /// A candidate asks for what a member holds, because that is not what it holds itself.
+    Fetch {
+        /// The right it claims, which the member has promised.
+        ballot: Ballot,
+        /// The last key it has got from this member; none at first.
+        after: Option<Key>,
+    },
+    /// What a member holds, from some key on.
+    Held {
+        /// The right of the candidate.
+        ballot: Ballot,
+        /// Since when the member has been one.
+        tenure: Option<Version>,
+        /// The key that was asked from.
+        after: Option<Key>,
+        /// The next keys after it, in order.
+        registers: Vec<(Key, Version, Arc<Register>)>,
+        /// Whether there are others after these.
+        more: bool,
     },
     /// A member will not listen.
     Nack {

@@ -97,6 +97,12 @@ impl Leader {
         self.start_ready(context);
     }
 
+    /// Whether the node's answers count; a stranger's would only take memory.
+    pub(crate) fn hears(&self, node: NodeId) -> bool {
+        let proposed = self.proposal.as_ref().map(|proposal| &proposal.config);
+        [Some(&self.config), proposed].into_iter().flatten().any(|config| config.audience().contains(&node))
+    }
+
     /// R1.
     fn enlarge(&mut self, context: &mut Context<'_>, nodes: &[NodeId]) {
         let version = self.next_version();

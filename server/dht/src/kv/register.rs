@@ -8,7 +8,7 @@ use std::time::Duration;
 pub type Key = Vec<u8>;
 
 /// How many clients a register remembers; whoever has been quiet longest is forgotten first.
-const REMEMBERED_CLIENTS: usize = 64;
+pub(crate) const REMEMBERED_CLIENTS: usize = 64;
 
 /// The name of one operation of one client, the same however often it is sent. A client has one operation in flight per
 /// key and numbers them upwards.
@@ -127,10 +127,26 @@ pub enum Answer {
     StaleFence,
 }
 
+impl Answer {
+    fn size(&self) -> usize {
+        match self {
+            Self::Value(value) => value.as_ref().map_or(0, Vec::len),
+            Self::Children(children) => children.iter().map(|child| child.len() + 2).sum(),
+            Self::Done
+            | Self::Found(_)
+            | Self::Granted(_)
+            | Self::Conflict
+            | Self::Held
+            | Self::Expired
+            | Self::StaleFence => 8,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Remembered {
-    op: OpId,
-    answer: Answer,
+pub(crate) struct Remembered {
+    pub(crate) op: OpId,
+    pub(crate) answer: Answer,
 }
 
 /// What a register knows about an operation that it is asked for.
@@ -147,11 +163,11 @@ pub(crate) enum Recollection {
 /// What one key holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Register {
-    value: Option<Vec<u8>>,
-    set: BTreeSet<Vec<u8>>,
-    lease: Option<Lease>,
-    fences: BTreeMap<Key, u64>,
-    recent: Vec<Remembered>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) set: BTreeSet<Vec<u8>>,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) fences: BTreeMap<Key, u64>,
+    pub(crate) recent: Vec<Remembered>,
 }
 
 impl Register {
@@ -172,6 +188,16 @@ impl Register {
     /// The lease, whoever holds it.
     pub const fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
+    }
+
+    /// About how many bytes it takes in a message.
+    pub(crate) fn size(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, Vec::len);
+        let set: usize = self.set.iter().map(|child| child.len() + 2).sum();
+        let lease = self.lease.as_ref().map_or(0, |lease| lease.owner.len() + 32);
+        let fences: usize = self.fences.keys().map(|key| key.len() + 8).sum();
+        let recent: usize = self.recent.iter().map(|known| 20 + known.answer.size()).sum();
+        16 + value + set + lease + fences + recent
     }
 
     pub(crate) fn recall(&self, op: OpId) -> Recollection {

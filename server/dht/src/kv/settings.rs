@@ -11,6 +11,8 @@ pub struct Settings {
     pub sticky: Duration,
     /// The shortest wait for a leader before an election; the longest is twice that, and it doubles with each failure.
     pub election: Duration,
+    /// The longest a candidate takes to read what others hold.
+    pub candidacy: Duration,
     /// How long a leader goes on without a quorum.
     pub step_down: Duration,
     /// How old a tombstone must be before it may go; longer than any client retries.
@@ -21,6 +23,8 @@ pub struct Settings {
     pub abort_after: Duration,
     /// How many keys a leader writes again at a time.
     pub transfer_window: usize,
+    /// How many bytes of what a member holds go into one message to a candidate; one value at least.
+    pub page_bytes: usize,
     /// How many requests may wait at a leader.
     pub queue: usize,
 }
@@ -31,11 +35,13 @@ impl Default for Settings {
             heartbeat: Duration::from_millis(200),
             sticky: Duration::from_millis(800),
             election: Duration::from_millis(1500),
+            candidacy: Duration::from_secs(60),
             step_down: Duration::from_secs(2),
             purge_after: Duration::from_secs(600),
             hold_off: Duration::from_secs(30),
             abort_after: Duration::from_secs(30),
             transfer_window: 32,
+            page_bytes: 256 << 10,
             queue: 1024,
         }
     }

@@ -6,6 +6,7 @@ use crate::kv::acceptor::Acceptor;
 use crate::kv::election::Candidate;
 use crate::kv::leader::{Context, Leader};
 use crate::kv::outbox::Outbox;
+use crate::kv::recovery::Page;
 use crate::kv::{
     Answer, Config, Durable, Entry, Input, Key, Message, Operation, Output, Refusal, Register, Request, RequestId,
     Rules, Settings,
@@ -159,7 +160,7 @@ impl Slot {
         match &self.role {
             Role::Follower if self.acceptor.is_member() => self.election_at,
             Role::Follower => Instant::FAR,
-            Role::Candidate(candidate) => candidate.deadline,
+            Role::Candidate(candidate) => candidate.deadline.min(candidate.ask_again_at),
             Role::Leader(leader) => leader.heartbeat_at,
         }
     }
@@ -170,7 +171,7 @@ impl Slot {
         }
         match &self.role {
             Role::Follower => self.campaign(now),
-            Role::Candidate(_) => self.campaign_failed(now),
+            Role::Candidate(_) => self.go_on(now),
             Role::Leader(_) => {
                 let wanted = self.wanted.clone();
                 self.lead_on(now, |leader, context| leader.upkeep(context, wanted.as_ref()));
@@ -210,6 +211,15 @@ impl Slot {
             Message::Purge { ballot, key, version } => self.acceptor.purge(ballot, key, version, &mut self.outbox),
             Message::Learn { config } => self.acceptor.learn(config, &mut self.outbox),
             Message::Promise { ballot, report } => self.promised(now, from, ballot, *report),
+            Message::Fetch { ballot, after } => {
+                if self.acceptor.fetch(from, ballot, after, self.settings.page_bytes, &mut self.outbox) {
+                    // Somebody is on the way to lead.
+                    self.postpone_election(now);
+                }
+            }
+            Message::Held { ballot, tenure, after, registers, more } => {
+                self.page(now, from, ballot, Page { tenure, after, registers, more });
+            }
             Message::Nack { ballot, promised, config, chosen } => {
                 self.counter_seen = self.counter_seen.max(promised.counter);
                 if chosen {
@@ -218,16 +228,16 @@ impl Slot {
                 self.refused(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
+                self.lead_in(now, from, ballot, |leader, context| leader.accepted(context, from, &key, version));
             }
             Message::Behind { ballot, key } => {
-                self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));
+                self.lead_in(now, from, ballot, |leader, context| leader.behind(context, from, &key));
             }
             Message::ConfigAccepted { ballot, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.config_accepted(context, from, version));
+                self.lead_in(now, from, ballot, |leader, context| leader.config_accepted(context, from, version));
             }
             Message::Confirmed { ballot, round, known } => {
-                self.lead_in(now, ballot, |leader, context| leader.confirmed(context, from, round, known));
+                self.lead_in(now, from, ballot, |leader, context| leader.confirmed(context, from, round, known));
             }
         }
     }
@@ -276,9 +286,15 @@ impl Slot {
         self.postpone_election(now);
     }
 
-    fn lead_in(&mut self, now: Instant, ballot: crate::Ballot, act: impl FnOnce(&mut Leader, &mut Context<'_>)) {
+    fn lead_in(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: crate::Ballot,
+        act: impl FnOnce(&mut Leader, &mut Context<'_>),
+    ) {
         self.lead_on(now, |leader, context| {
-            if leader.ballot == ballot {
+            if leader.ballot == ballot && leader.hears(from) {
                 act(leader, context);
             }
         });

@@ -88,6 +88,8 @@ fn names(part: &Part) -> Vec<NodeId> {
             | Message::Accept { .. }
             | Message::Accepted { .. }
             | Message::Behind { .. }
+            | Message::Fetch { .. }
+            | Message::Held { .. }
             | Message::ConfigAccepted { .. }
             | Message::Confirm { .. }
             | Message::Confirmed { .. }
@@ -106,6 +108,8 @@ fn weight(part: &Part) -> usize {
     const SMALL: usize = 64;
     match part {
         Part::Slot { message: Message::Accept { key, register, .. }, .. } => SMALL + key.len() + register.bytes(),
+        // A page is as large as a packet may be.
+        Part::Slot { message: Message::Held { .. }, .. } => 256 * 1024,
         Part::Ask { request, .. } => SMALL + request.bytes(),
         Part::Ring(_) => 16 * SMALL,
         Part::Slot { .. } | Part::Told { .. } | Part::Pointer { .. } => 4 * SMALL,

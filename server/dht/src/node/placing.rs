@@ -85,7 +85,8 @@ impl Node {
     /// Tells a slot which machines should keep it: the first that are not about to go.
     fn place(&mut self, now: Instant, id: SlotId, machines: &[Peer]) {
         let Some(terms) = self.terms else { return };
-        let staying = machines.iter().filter(|peer| !peer.leaving && !(peer.id == self.me && self.placing.leaving));
+        let goes = |peer: &Peer| peer.leaving || (peer.id == self.me && self.placing.leaving);
+        let staying = machines.iter().filter(|peer| !goes(peer));
         let wanted: Vec<NodeId> = staying.take(usize::from(terms.replicas)).map(|peer| peer.id).collect();
         let Some(config) = self.slots.get(&id).and_then(|slot| slot.leads()).cloned() else { return };
         if wanted.is_empty() {

@@ -18,8 +18,13 @@ pub struct Place {
 pub enum Hop {
     /// The search is over: the first distinct machines clockwise from the target, the owner first.
     Found(Vec<Peer>),
-    /// These are nearer to the target, the nearest first.
-    Nearer(Vec<Peer>),
+    /// The search goes on.
+    Nearer {
+        /// These stand nearer before the target, the nearest first.
+        before: Vec<Peer>,
+        /// These stand next behind it, as far as this machine sees: to be asked when those before it are dead.
+        beyond: Vec<Peer>,
+    },
     /// This machine is no member of the ring yet.
     Outside,
 }

@@ -27,6 +27,8 @@ pub(super) struct Search {
     until: Instant,
     /// Machines not asked yet, by how far they are before the target; the nearest last.
     frontier: Vec<(u64, Peer)>,
+    /// Machines behind the target: they know who is before them, when those before the target do not answer.
+    beyond: Vec<Peer>,
     /// Machines asked, in that order.
     tried: Vec<NodeId>,
     /// When the machine asked last has taken too long.
@@ -107,8 +109,7 @@ impl Ring {
             (false, true) => FALLBACKS,
             (false, false) => 0,
         };
-        let mut search =
-            Search { purpose, target, until, frontier: Vec::new(), tried: Vec::new(), hop_until: now, hops: 0 };
+        let mut search = Search::new(purpose, target, until, now);
         for peer in first {
             // A finger is asked first although it stands behind the target: it knows who comes before itself.
             let distance = if is_hinted { 0 } else { peer.last_from(target) };
@@ -121,28 +122,39 @@ impl Ring {
         }
         let id = self.searches.number();
         self.searches.open.insert(id, search);
-        self.advance(now, id);
+        self.advance(now, id, false);
     }
 
     /// Asks the next best machine, or ends the search.
-    fn advance(&mut self, now: Instant, id: u64) {
+    fn advance(&mut self, now: Instant, id: u64, has_failed: bool) {
         let limit = self.hops_limit();
         let Some(search) = self.searches.open.get_mut(&id) else { return };
-        let mut next = None;
-        if now < search.until && search.hops < limit && search.tried.len() < TRIES_MAX {
-            while let Some((_, peer)) = search.frontier.pop() {
-                if peer.id != self.me.id && !search.tried.contains(&peer.id) {
-                    next = Some(peer);
-                    break;
-                }
-            }
-        }
-        let Some(peer) = next else { return self.finish(now, id, None) };
+        let may_go_on = now < search.until && search.hops < limit && search.tried.len() < TRIES_MAX;
+        let next = if may_go_on { search.next(self.me.id, has_failed) } else { None };
+        let Some(peer) = next else { return self.begin_again(now, id) };
         let number = id.saturating_mul(TRIES_MAX as u64).saturating_add(search.tried.len() as u64);
         search.tried.push(peer.id);
         search.hop_until = (now + self.settings.hop).min(search.until);
         let message = Message::Step { from: self.me.clone(), number, target: search.target };
         self.send(&peer, message);
+    }
+
+    /// Nobody is left to be asked. While there is time, what was asked for is looked for once more a little later: the dead
+    /// that stand in the way are found out meanwhile.
+    fn begin_again(&mut self, now: Instant, id: u64) {
+        let Some(search) = self.searches.open.get(&id) else { return };
+        let at = now + self.settings.hop;
+        if at >= search.until || !matches!(search.purpose, Purpose::Asked(_)) {
+            return self.finish(now, id, None);
+        }
+        let Some(search) = self.searches.open.remove(&id) else { return };
+        let Search { purpose, target, until, .. } = search;
+        let mut again = Search::new(purpose, target, until, at);
+        for peer in self.nearer(target, Some(Self::ago(now, self.settings.hop))) {
+            again.add(peer.last_from(target), peer);
+        }
+        let id = self.searches.number();
+        self.searches.open.insert(id, again);
     }
 
     /// More than any search needs in a ring as large as this one seems to be.
@@ -175,13 +187,17 @@ impl Ring {
                     return self.finish(now, id, Some(machines));
                 }
             }
-            Hop::Nearer(peers) => {
-                let peers = self.sensible(peers);
+            Hop::Nearer { before, beyond } => {
+                let (before, mut beyond) = (self.sensible(before), self.sensible(beyond));
+                beyond.truncate(FRONTIER_MAX);
                 let Some(search) = self.searches.open.get_mut(&id) else { return };
                 if is_last {
                     search.hops += 1;
                 }
-                for peer in peers {
+                if !beyond.is_empty() {
+                    search.beyond = beyond;
+                }
+                for peer in before {
                     let distance = peer.last_from(search.target);
                     search.add(distance, peer);
                 }
@@ -189,7 +205,7 @@ impl Ring {
             Hop::Outside => {}
         }
         if is_last {
-            self.advance(now, id);
+            self.advance(now, id, false);
         }
     }
 
@@ -217,7 +233,7 @@ impl Ring {
             if let Some(last) = last {
                 self.is_slow(now, last);
             }
-            self.advance(now, id);
+            self.advance(now, id, last.is_some());
         }
     }
 
@@ -277,6 +293,25 @@ impl Ring {
 }
 
 impl Search {
+    const fn new(purpose: Purpose, target: Point, until: Instant, hop_until: Instant) -> Self {
+        Self { purpose, target, until, frontier: Vec::new(), beyond: Vec::new(), tried: Vec::new(), hop_until, hops: 0 }
+    }
+
+    /// The machine to ask next: the nearest before the target, or behind it after one before it has failed.
+    fn next(&mut self, me: NodeId, has_failed: bool) -> Option<Peer> {
+        let is_new = |peer: &Peer| peer.id != me && !self.tried.contains(&peer.id);
+        if has_failed && let Some(place) = self.beyond.iter().position(is_new) {
+            return Some(self.beyond.swap_remove(place));
+        }
+        while let Some((_, peer)) = self.frontier.pop() {
+            if peer.id != me && !self.tried.contains(&peer.id) {
+                return Some(peer);
+            }
+        }
+        let place = self.beyond.iter().position(|peer| peer.id != me && !self.tried.contains(&peer.id))?;
+        Some(self.beyond.swap_remove(place))
+    }
+
     /// Keeps a machine in mind, if it is among the nearest.
     fn add(&mut self, distance: u64, peer: Peer) {
         if self.tried.contains(&peer.id) || self.frontier.iter().any(|(_, other)| other.id == peer.id) {

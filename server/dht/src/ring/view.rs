@@ -19,6 +19,9 @@ pub struct View {
 /// The most machines that an answer names as nearer.
 const NEARER_MAX: usize = 8;
 
+/// The most machines behind the target that an answer names.
+const BEYOND_MAX: usize = 2;
+
 impl Ring {
     /// The first so many distinct machines clockwise from the target, this one among them; fewer when there are not more.
     /// Nothing when this node cannot know them all by itself.
@@ -140,7 +143,8 @@ impl Ring {
                 return Hop::Found(self.machines_from(index, target, is_short, self.settings.successors));
             }
         }
-        Hop::Nearer(self.nearer(target, None))
+        let beyond = self.covering(target, 1, BEYOND_MAX).unwrap_or_default();
+        Hop::Nearer { before: self.nearer(target, None), beyond }
     }
 
     /// The machines of lists and fingers that stand nearer before the target than this one, the nearest first. Those that

@@ -5,7 +5,7 @@ use specter_dht::kv::{Answer, Message, Operation, Rule, Rules};
 use crate::stage::{Letter, Stage, write};
 
 /// The scenario says whether the promise was kept: it must be with all rules, and must not be without this one.
-fn decides(rule: Rule, scenario: fn(Rules) -> bool) {
+pub(crate) fn decides(rule: Rule, scenario: fn(Rules) -> bool) {
     assert!(scenario(Rules::default()), "the promise holds when all rules are kept");
     assert!(!scenario(Rules::without(rule)), "the scenario notices that {rule:?} is broken");
 }

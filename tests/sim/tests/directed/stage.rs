@@ -55,6 +55,7 @@ fn settings() -> Settings {
         abort_after: millis(1000),
         // So narrow that whatever takes a place without need shows.
         transfer_window: 1,
+        page_bytes: 1,
         ..Settings::default()
     }
 }

@@ -7,7 +7,7 @@ use crate::ring::invariant;
 #[test]
 fn two_halves_become_one_ring_again() {
     for seats in [1, 3] {
-        for (seed, parted) in [(0, 4), (1, 8), (2, 30), (3, 300), (4, 3000)] {
+        for (seed, parted) in [(0, 4), (1, 8), (2, 30), (3, 300)] {
             let mut world = World::settled(seed, 20, seats);
             world.run(20);
             world.wall(|node| node <= 10);

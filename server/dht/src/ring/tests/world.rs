@@ -15,6 +15,9 @@ pub(super) struct World {
     pub(super) settings: Settings,
     /// Messages on their way, by when they come and in which order they were sent.
     queue: BTreeMap<(Instant, u64), (u64, u64, Message)>,
+    /// When each node has something to do, and the same by node.
+    due: BTreeSet<(Instant, u64)>,
+    deadlines: BTreeMap<u64, Instant>,
     /// Links that carry nothing, from and to.
     pub(super) cut: BTreeSet<(u64, u64)>,
     /// How many of a thousand messages are lost.
@@ -46,6 +49,8 @@ impl World {
             rings: BTreeMap::new(),
             settings: Settings::default(),
             queue: BTreeMap::new(),
+            due: BTreeSet::new(),
+            deadlines: BTreeMap::new(),
             cut: BTreeSet::new(),
             loss: 0,
             sent: 0,
@@ -85,6 +90,7 @@ impl World {
 
     pub(super) fn crash(&mut self, node: u64) {
         self.rings.remove(&node);
+        self.schedule(node);
     }
 
     pub(super) fn wall(&mut self, side: impl Fn(u64) -> bool) {
@@ -127,13 +133,23 @@ impl World {
                 Output::Joined | Output::Changed => {}
             }
         }
+        self.schedule(node);
+    }
+
+    fn schedule(&mut self, node: u64) {
+        if let Some(former) = self.deadlines.remove(&node) {
+            self.due.remove(&(former, node));
+        }
+        if let Some(ring) = self.rings.get(&node) {
+            self.deadlines.insert(node, ring.deadline());
+            self.due.insert((ring.deadline(), node));
+        }
     }
 
     /// Does the next thing, if it is due before `end`.
     fn turn(&mut self, end: Instant) -> bool {
         let message_at = self.queue.first_key_value().map_or(Instant::FAR, |((at, _), _)| *at);
-        let due = self.rings.iter().map(|(node, ring)| (ring.deadline(), *node)).min();
-        let (tick_at, node) = due.unwrap_or((Instant::FAR, 0));
+        let (tick_at, node) = self.due.first().copied().unwrap_or((Instant::FAR, 0));
         let at = message_at.min(tick_at).max(self.now);
         if at > end {
             self.now = end;

@@ -1,0 +1,87 @@
+//! Bounds of what nodes say to each other about a slot.
+
+use super::{Bounded, check_key, check_number, ensure};
+use crate::kv::{Message, Report};
+use crate::{Ballot, Version};
+
+impl Bounded for Message {
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Self::Prepare { ballot } => ballot.check(),
+            Self::Promise { ballot, report } => {
+                ballot.check()?;
+                report.check()
+            }
+            Self::Nack { ballot, promised, config, chosen: _ } => {
+                ballot.check()?;
+                promised.check()?;
+                config.check()
+            }
+            Self::Fetch { ballot, after } => {
+                ballot.check()?;
+                after.as_ref().map_or(Ok(()), check_key)
+            }
+            Self::Held { ballot, tenure, after, registers, more: _ } => {
+                ballot.check()?;
+                tenure.check()?;
+                after.as_ref().map_or(Ok(()), check_key)?;
+                registers.iter().try_for_each(|(key, version, register)| {
+                    check_key(key)?;
+                    version.check()?;
+                    register.check()
+                })
+            }
+            Self::Accept { ballot, key, version, register, config } => {
+                ballot.check()?;
+                check_key(key)?;
+                version.check()?;
+                register.check()?;
+                config.check()?;
+                check_written_by(*ballot, *version)
+            }
+            Self::Behind { ballot, key } => {
+                ballot.check()?;
+                check_key(key)
+            }
+            Self::Accepted { ballot, key, version } | Self::Purge { ballot, key, version } => {
+                ballot.check()?;
+                check_key(key)?;
+                version.check()
+            }
+            Self::AcceptConfig { ballot, config } => {
+                ballot.check()?;
+                config.check()?;
+                check_written_by(*ballot, config.version)
+            }
+            Self::ConfigAccepted { ballot, version } => {
+                ballot.check()?;
+                version.check()
+            }
+            Self::Confirm { ballot, round } => {
+                ballot.check()?;
+                check_number(*round)
+            }
+            Self::Confirmed { ballot, round, known } => {
+                ballot.check()?;
+                check_number(*round)?;
+                known.check()
+            }
+            Self::Learn { config } => config.check(),
+        }
+    }
+}
+
+/// A leader writes nothing that is newer than itself: a member that took it would refuse all that comes after.
+fn check_written_by(ballot: Ballot, version: Version) -> Result<(), &'static str> {
+    ensure(version.ballot <= ballot, "a leader writes in the name of a later one")
+}
+
+impl Bounded for Report {
+    fn check(&self) -> Result<(), &'static str> {
+        let Self { config, chosen: _, tenure, mark, seq, digest: _ } = self;
+        config.check()?;
+        tenure.check()?;
+        mark.check()?;
+        check_number(*seq)
+    }
+}

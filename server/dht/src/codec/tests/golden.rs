@@ -1,0 +1,169 @@
+//! Bytes as they were when they were agreed on: nodes of two versions, and a node and its old log, must understand each
+//! other, so a change here is a change of the protocol.
+
+use std::time::Duration;
+
+use super::{encoded, node, peer, request, version};
+use crate::codec::{Bounded, decode};
+use crate::kv::*;
+use crate::ring::{self, Hop, Place};
+use crate::{Ballot, Peer, Point, Version};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn assert_golden<T>(value: &T, golden: &str)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + Bounded + std::fmt::Debug,
+{
+    let bytes = encoded(value);
+    assert_eq!(hex(&bytes), golden, "the bytes of {value:?} have changed");
+    let back: T = decode(&bytes).unwrap();
+    assert_eq!(format!("{value:?}"), format!("{back:?}"));
+}
+
+fn ballot() -> Ballot {
+    Ballot { counter: 3, node: node(2) }
+}
+
+/// A change under way: the second member goes, the third comes.
+fn joint() -> Config {
+    let since = version(2, 9);
+    let old = vec![Member { node: node(1), since: Version::default() }, Member { node: node(2), since }];
+    let new =
+        vec![Member { node: node(1), since: Version::default() }, Member { node: node(3), since: version(2, 10) }];
+    Config { version: version(2, 10), old, new: Some(new), leaving: None }
+}
+
+fn register() -> Register {
+    let mut register = Register::EMPTY;
+    let fence = Some(Fence { lease_key: b"lock".to_vec(), token: 300 });
+    register.apply(&Operation::Put { value: b"value".to_vec(), fence }, 1);
+    register.apply(&Operation::Append(b"child".to_vec()), 2);
+    let acquire = Operation::Acquire { owner: b"me".to_vec(), nonce: 5, ttl: Duration::from_millis(1500) };
+    let answer = register.apply(&acquire, 301);
+    register.remember(OpId { client: 9, number: 4 }, answer);
+    register
+}
+
+fn report() -> Report {
+    Report {
+        config: joint(),
+        chosen: true,
+        tenure: Some(version(2, 9)),
+        mark: version(1, 1),
+        seq: 300,
+        digest: Digest { keys: 1, hash: 128 },
+    }
+}
+
+#[test]
+fn the_bytes_of_messages_about_a_slot_are_as_agreed() {
+    let (ballot, key, version) = (ballot(), b"k".to_vec(), version(2, 300));
+    assert_golden(&Message::Prepare { ballot }, "000302");
+    assert_golden(
+        &Message::Promise { ballot, report: Box::new(report()) },
+        "01030202010a0201000000020201090102010000000302010a00010102010901010101016b0201080000000000",
+    );
+    assert_golden(
+        &Message::Nack { ballot, promised: ballot, config: joint(), chosen: false },
+        "020302030202010a0201000000020201090102010000000302010a0000",
+    );
+    assert_golden(&Message::Accepted { ballot, key: key.clone(), version }, "040302016b0201ac02");
+    assert_golden(
+        &Message::AcceptConfig { ballot, config: joint() },
+        "05030202010a0201000000020201090102010000000302010a00",
+    );
+    assert_golden(&Message::ConfigAccepted { ballot, version }, "0603020201ac02");
+    assert_golden(&Message::Confirm { ballot, round: 128 }, "0703028001");
+    assert_golden(&Message::Confirmed { ballot, round: 128, known: Some(version) }, "0803028001010201ac02");
+    assert_golden(&Message::Purge { ballot, key, version }, "090302016b0201ac02");
+    assert_golden(&Message::Learn { config: Config::founding([node(1), node(2)]) }, "0a0000000201000000020000000000");
+}
+
+#[test]
+fn the_bytes_of_log_records_are_as_agreed() {
+    assert_golden(&Entry::Promise(ballot()), "000302");
+    let accept = Entry::Accept { key: b"k".to_vec(), version: version(2, 300), register: register().into() };
+    assert_golden(
+        &accept,
+        "01016b0201ac02010576616c756501056368696c6401026d65050180cab5ee01ad0201046c6f636bac0201090404ad02",
+    );
+    let config = Config { leaving: joint().new, ..Config::founding([node(1)]) };
+    assert_golden(&Entry::Config { config, chosen: false }, "020000000101000000000102010000000302010a00");
+    assert_golden(&Entry::Purge { key: b"k".to_vec(), version: version(2, 300) }, "03016b0201ac02");
+}
+
+#[test]
+fn the_bytes_of_requests_are_as_agreed() {
+    let fence = Some(Fence { lease_key: b"lock".to_vec(), token: 300 });
+    let ttl = Duration::from_millis(1500);
+    let (old, new) = (b"old".to_vec(), b"new".to_vec());
+    let child = || b"child".to_vec();
+    assert_golden(&request(Operation::Get), "016b010100");
+    assert_golden(
+        &request(Operation::Put { value: b"value".to_vec(), fence }),
+        "016b0101010576616c756501046c6f636bac02",
+    );
+    assert_golden(&request(Operation::Delete), "016b010102");
+    assert_golden(
+        &request(Operation::CompareAndSwap { expected: Some(old), new: Some(new) }),
+        "016b01010301036f6c6401036e6577",
+    );
+    assert_golden(&request(Operation::Append(child())), "016b010104056368696c64");
+    assert_golden(&request(Operation::Remove(child())), "016b010105056368696c64");
+    assert_golden(&request(Operation::Contains(child())), "016b010106056368696c64");
+    assert_golden(&request(Operation::List), "016b010107");
+    assert_golden(
+        &request(Operation::Acquire { owner: b"me".to_vec(), nonce: 5, ttl }),
+        "016b010108026d65050180cab5ee01",
+    );
+    assert_golden(&request(Operation::Renew { token: 300 }), "016b010109ac02");
+    assert_golden(&request(Operation::Release { token: 300 }), "016b01010aac02");
+}
+
+#[test]
+fn the_bytes_of_machines_and_registers_are_as_agreed() {
+    assert_golden(&peer(), "070300c0000201bb030200");
+    let address = "[2001:db8::1]:8443".parse().unwrap();
+    assert_golden(&Peer { address, leaving: true, ..peer() }, "07030120010db8000000000000000000000001fb410201");
+    assert_golden(&Register::EMPTY, "0000000000");
+    assert_golden(&register(), "010576616c756501056368696c6401026d65050180cab5ee01ad0201046c6f636bac0201090404ad02");
+}
+
+#[test]
+fn the_bytes_of_messages_about_the_ring_are_as_agreed() {
+    use ring::Message;
+    let from = Place { point: peer().points().next().unwrap(), peer: peer() };
+    let point = Point::new(0x0102_0304_0506);
+    let (predecessor, successors) = (Some(from.clone()), Some(vec![peer()]));
+    assert_golden(
+        &Message::Ask { from: from.clone(), to: point, number: 300, known: 1 },
+        "00070300c0000201bb030200a4a5f7ffae8b29868a9098a020ac0201",
+    );
+    assert_golden(
+        &Message::Tell { from, number: 300, predecessor, successors },
+        "01070300c0000201bb030200a4a5f7ffae8b29ac0201070300c0000201bb030200a4a5f7ffae8b290101070300c0000201bb030200",
+    );
+    assert_golden(&Message::Introduce { from: peer(), peer: peer() }, "02070300c0000201bb030200070300c0000201bb030200");
+    assert_golden(
+        &Message::Step { from: peer(), number: 300, target: point },
+        "03070300c0000201bb030200ac02868a9098a020",
+    );
+    assert_golden(
+        &Message::Stepped { from: peer(), number: 300, hop: Hop::Found(vec![peer()]) },
+        "04070300c0000201bb030200ac020001070300c0000201bb030200",
+    );
+    assert_golden(
+        &Message::Stepped { from: peer(), number: 300, hop: Hop::Nearer { before: Vec::new(), beyond: Vec::new() } },
+        "04070300c0000201bb030200ac020100",
+    );
+    assert_golden(&Message::Stepped { from: peer(), number: 300, hop: Hop::Outside }, "04070300c0000201bb030200ac0202");
+    assert_golden(&Message::Greet { from: peer() }, "05070300c0000201bb030200");
+    assert_golden(
+        &Message::Greeted { from: peer(), peers: vec![peer()] },
+        "06070300c0000201bb03020001070300c0000201bb030200",
+    );
+    assert_golden(&Message::Farewell { from: peer() }, "07070300c0000201bb030200");
+}

@@ -1,0 +1,231 @@
+//! Values of every kind, within their bounds.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+
+use crate::codec::*;
+use crate::kv::register::Remembered;
+use crate::kv::*;
+use crate::ring::{self, Hop, Place};
+use crate::{NodeId, Peer, SEATS_MAX};
+
+/// How wild numbers may be: up to their bounds, or so that honest nodes can go on above them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) counter: u32,
+    pub(crate) number: u64,
+}
+
+impl Span {
+    pub(crate) const WIDEST: Self = Self { counter: COUNTER_MAX, number: NUMBER_MAX };
+}
+
+/// Few nodes, so that most of what they say is about each other.
+pub(crate) fn node() -> impl Strategy<Value = NodeId> + Clone {
+    prop_oneof![8 => (0..6_u64).prop_map(NodeId::from), 1 => any::<u128>().prop_map(NodeId)]
+}
+
+/// Small numbers mean something to a slot that has just begun; the others are at the edges.
+fn number(highest: u64) -> impl Strategy<Value = u64> + Clone {
+    prop_oneof![6 => 0..8_u64, 1 => 0..=highest, 1 => Just(highest)]
+}
+
+pub(crate) fn ballot(span: Span) -> impl Strategy<Value = Ballot> + Clone {
+    let counter = prop_oneof![6 => 0..6_u32, 1 => 0..=span.counter, 1 => Just(span.counter)];
+    (counter, node()).prop_map(|(counter, node)| Ballot { counter, node })
+}
+
+pub(crate) fn version(span: Span) -> impl Strategy<Value = Version> + Clone {
+    (ballot(span), number(span.number)).prop_map(|(ballot, seq)| Version { ballot, seq })
+}
+
+pub(crate) fn key() -> impl Strategy<Value = Key> {
+    prop_oneof![8 => prop_oneof![Just(b"k".to_vec()), Just(b"l".to_vec())], 1 => vec(any::<u8>(), 0..=64)]
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![8 => vec(any::<u8>(), 0..8), 1 => vec(any::<u8>(), 0..300)]
+}
+
+fn ttl() -> impl Strategy<Value = Duration> {
+    (1..86_400_000_u64).prop_map(Duration::from_millis)
+}
+
+fn member(span: Span) -> impl Strategy<Value = Member> {
+    (node(), version(span)).prop_map(|(node, since)| Member { node, since })
+}
+
+fn side(span: Span, least: usize) -> impl Strategy<Value = Vec<Member>> {
+    vec(member(span), least..5).prop_map(|mut members| {
+        members.sort_by_key(|member| member.node);
+        members.dedup_by_key(|member| member.node);
+        members
+    })
+}
+
+pub(crate) fn config(span: Span) -> BoxedStrategy<Config> {
+    let sides = prop_oneof![
+        Just((None, None)),
+        side(span, 1).prop_map(|side| (Some(side), None)),
+        side(span, 1).prop_map(|side| (None, Some(side))),
+    ];
+    let made = (version(span), side(span, 0), sides);
+    made.prop_map(|(version, old, (new, leaving))| Config { version, old, new, leaving }).boxed()
+}
+
+fn lease(span: Span) -> impl Strategy<Value = Lease> {
+    let made = (bytes(), any::<u64>(), ttl(), number(span.number));
+    made.prop_map(|(owner, nonce, ttl, token)| Lease { owner, nonce, ttl, token })
+}
+
+fn remembered(span: Span) -> impl Strategy<Value = Remembered> {
+    let answer = prop_oneof![
+        Just(Answer::Done),
+        any::<bool>().prop_map(Answer::Found),
+        number(span.number).prop_map(Answer::Granted),
+        Just(Answer::Conflict),
+        Just(Answer::Held),
+        Just(Answer::Expired),
+        Just(Answer::StaleFence),
+    ];
+    (op(), answer).prop_map(|(op, answer)| Remembered { op, answer })
+}
+
+fn op() -> impl Strategy<Value = OpId> {
+    (0..4_u64, 0..4_u64).prop_map(|(client, number)| OpId { client, number })
+}
+
+pub(crate) fn register(span: Span) -> BoxedStrategy<Register> {
+    let fences = btree_map(key(), number(span.number), 0..3);
+    let made = (of(bytes()), btree_set(bytes(), 0..4), of(lease(span)), fences, vec(remembered(span), 0..4));
+    made.prop_map(|(value, set, lease, fences, recent)| Register { value, set, lease, fences, recent }).boxed()
+}
+
+fn report(span: Span, config: BoxedStrategy<Config>) -> impl Strategy<Value = Report> {
+    let digest = (0..3_u64, any::<u64>()).prop_map(|(keys, hash)| Digest { keys, hash });
+    let made = (config, any::<bool>(), of(version(span)), version(span), number(span.number), digest);
+    made.prop_map(|(config, chosen, tenure, mark, seq, digest)| Report { config, chosen, tenure, mark, seq, digest })
+}
+
+/// Any message about a slot, with configurations from the given ones.
+pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrategy<Message> {
+    let ballot = || ballot(span);
+    let version = || version(span);
+    prop_oneof![
+        ballot().prop_map(|ballot| Message::Prepare { ballot }),
+        (ballot(), report(span, config.clone()))
+            .prop_map(|(ballot, report)| Message::Promise { ballot, report: Box::new(report) }),
+        (ballot(), ballot(), config.clone(), any::<bool>())
+            .prop_map(|(ballot, promised, config, chosen)| Message::Nack { ballot, promised, config, chosen }),
+        (ballot(), key(), version(), register(span), version()).prop_map(|(ballot, key, version, register, config)| {
+            let ballot = ballot.max(version.ballot);
+            Message::Accept { ballot, key, version, register: Arc::new(register), config }
+        }),
+        (ballot(), key()).prop_map(|(ballot, key)| Message::Behind { ballot, key }),
+        (ballot(), of(key())).prop_map(|(ballot, after)| Message::Fetch { ballot, after }),
+        (ballot(), of(version()), of(key()), vec((key(), version(), register(span)), 0..3), any::<bool>()).prop_map(
+            |(ballot, tenure, after, registers, more)| {
+                let registers = registers.into_iter().map(|(key, version, it)| (key, version, Arc::new(it))).collect();
+                Message::Held { ballot, tenure, after, registers, more }
+            }
+        ),
+        (ballot(), key(), version()).prop_map(|(ballot, key, version)| Message::Accepted { ballot, key, version }),
+        (ballot(), config.clone()).prop_map(|(ballot, config)| {
+            let ballot = ballot.max(config.version.ballot);
+            Message::AcceptConfig { ballot, config }
+        }),
+        (ballot(), version()).prop_map(|(ballot, version)| Message::ConfigAccepted { ballot, version }),
+        (ballot(), number(span.number)).prop_map(|(ballot, round)| Message::Confirm { ballot, round }),
+        (ballot(), number(span.number), of(version())).prop_map(|(ballot, round, known)| Message::Confirmed {
+            ballot,
+            round,
+            known
+        }),
+        (ballot(), key(), version()).prop_map(|(ballot, key, version)| Message::Purge { ballot, key, version }),
+        config.prop_map(|config| Message::Learn { config }),
+    ]
+    .boxed()
+}
+
+pub(crate) fn entry() -> BoxedStrategy<Entry> {
+    let span = Span::WIDEST;
+    prop_oneof![
+        ballot(span).prop_map(Entry::Promise),
+        (key(), version(span), register(span)).prop_map(|(key, version, register)| Entry::Accept {
+            key,
+            version,
+            register: Arc::new(register)
+        }),
+        (config(span), any::<bool>()).prop_map(|(config, chosen)| Entry::Config { config, chosen }),
+        (key(), version(span)).prop_map(|(key, version)| Entry::Purge { key, version }),
+    ]
+    .boxed()
+}
+
+pub(crate) fn request() -> BoxedStrategy<Request> {
+    let token = || number(NUMBER_MAX);
+    let fence = (key(), token()).prop_map(|(lease_key, token)| Fence { lease_key, token });
+    let operation = prop_oneof![
+        Just(Operation::Get),
+        (bytes(), of(fence)).prop_map(|(value, fence)| Operation::Put { value, fence }),
+        Just(Operation::Delete),
+        (of(bytes()), of(bytes())).prop_map(|(expected, new)| Operation::CompareAndSwap { expected, new }),
+        bytes().prop_map(Operation::Append),
+        bytes().prop_map(Operation::Remove),
+        bytes().prop_map(Operation::Contains),
+        Just(Operation::List),
+        (bytes(), any::<u64>(), ttl()).prop_map(|(owner, nonce, ttl)| Operation::Acquire { owner, nonce, ttl }),
+        token().prop_map(|token| Operation::Renew { token }),
+        token().prop_map(|token| Operation::Release { token }),
+    ];
+    (key(), op(), operation).prop_map(|(key, op, operation)| Request { key, op, operation }).boxed()
+}
+
+pub(crate) fn peer() -> BoxedStrategy<Peer> {
+    let address = (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port));
+    let made = (node(), number(NUMBER_MAX), address, 1..=SEATS_MAX, any::<bool>());
+    made.prop_map(|(id, incarnation, address, seats, leaving)| Peer { id, incarnation, address, seats, leaving })
+        .boxed()
+}
+
+fn place() -> BoxedStrategy<Place> {
+    let pick = |(peer, seat): (Peer, prop::sample::Index)| {
+        let points: Vec<_> = peer.points().collect();
+        Place { point: *seat.get(&points), peer }
+    };
+    (peer(), any::<prop::sample::Index>()).prop_map(pick).boxed()
+}
+
+pub(crate) fn ring_message() -> BoxedStrategy<ring::Message> {
+    use ring::Message;
+    let point = || any::<u64>().prop_map(crate::Point::new);
+    let peers = || vec(peer(), 0..4);
+    let hop = prop_oneof![
+        peers().prop_map(Hop::Found),
+        (peers(), peers()).prop_map(|(before, beyond)| Hop::Nearer { before, beyond }),
+        Just(Hop::Outside)
+    ];
+    prop_oneof![
+        (place(), point(), any::<u64>(), any::<u64>()).prop_map(|(from, to, number, known)| Message::Ask {
+            from,
+            to,
+            number,
+            known
+        }),
+        (place(), any::<u64>(), of(place()), of(peers())).prop_map(|(from, number, predecessor, successors)| {
+            Message::Tell { from, number, predecessor, successors }
+        }),
+        (peer(), peer()).prop_map(|(from, peer)| Message::Introduce { from, peer }),
+        (peer(), any::<u64>(), point()).prop_map(|(from, number, target)| Message::Step { from, number, target }),
+        (peer(), any::<u64>(), hop).prop_map(|(from, number, hop)| Message::Stepped { from, number, hop }),
+        peer().prop_map(|from| Message::Greet { from }),
+        (peer(), peers()).prop_map(|(from, peers)| Message::Greeted { from, peers }),
+        peer().prop_map(|from| Message::Farewell { from }),
+    ]
+    .boxed()
+}
