@@ -95,13 +95,15 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         link_tasks.clone(),
     ));
     let tls = Arc::new(identity::tls::serve(&credentials, certificates.clone())?);
+    let secret = credentials.node_key.secret_der();
+    let endpoints =
+        udp.into_iter().map(|socket| endpoint::serve(socket, tls.clone(), secret)).collect::<Result<Vec<_>, _>>()?;
     let acceptor = Acceptor::new(link_tasks.clone(), move |accepted| match accepted {
         Accepted::Link(connection, place) => links.serve(connection, place),
         // Closed with that: this node keeps its store to itself and has nothing to say to others.
         Accepted::Node(connection) => drop(connection),
     });
-    for socket in udp {
-        let endpoint = endpoint::serve(socket, tls.clone(), credentials.node_key.secret_der())?;
+    for endpoint in endpoints {
         link_tasks.spawn(acceptor.clone().accept(endpoint));
     }
     let router = Arc::new(Router::new(registry, node.handle()));

@@ -30,7 +30,7 @@ pub(super) struct Line {
 
 /// Why an address cannot be reached.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error("it cannot be dialed")]
     Dial(#[from] quinn::ConnectError),
     #[error("no listening socket is of its family")]
@@ -135,7 +135,7 @@ impl Line {
 }
 
 /// Sends one packet on a stream of its own; false if the other node did not take it.
-async fn send(connection: &Connection, packet: Bytes) -> Result<bool, Failure> {
+pub(super) async fn send(connection: &Connection, packet: Bytes) -> Result<bool, Failure> {
     let write = async { Whole(Some(connection.open_uni().await?)).write(packet).await };
     match timeout(PACKET_TIMEOUT, write).await.map_err(|_| Failure::Slow("a packet"))? {
         Ok(()) => Ok(true),

@@ -145,17 +145,23 @@ async fn a_thousand_streams_without_end_hold_little_and_nobody_else_up() {
         streams.push(stream.expect("open"));
     }
     assert_eq!(streams.len(), STREAMS as usize);
-    let mut taken = 0;
-    for stream in &mut streams {
-        // As much as a packet may have, and never its end.
-        let _ = timeout(Duration::from_millis(20), async {
-            for _ in 0..PACKET_BYTES / 4_096 {
-                stream.write_all(&packet(4_096)).await.expect("open");
-                taken += 4_096;
+    let taken = AtomicUsize::new(0);
+    // On each as much as a packet may have, and never its end.
+    let fill = streams.iter_mut().map(|stream| async {
+        for _ in 0..PACKET_BYTES / 4_096 {
+            if stream.write_all(&packet(4_096)).await.is_err() {
+                return;
             }
-        })
-        .await;
-    }
+            taken.fetch_add(4_096, Ordering::Relaxed);
+        }
+    });
+    let mut fill = std::pin::pin!(futures_util::future::join_all(fill));
+    // What is not taken in this time will not be.
+    while let before = taken.load(Ordering::Relaxed)
+        && timeout(Duration::from_millis(500), &mut fill).await.is_err()
+        && taken.load(Ordering::Relaxed) > before
+    {}
+    let taken = taken.load(Ordering::Relaxed);
     assert!(taken < 64 << 20, "{taken} bytes are held");
     cluster.node().reaches(&mut node).await;
 }

@@ -1,6 +1,7 @@
 //! Nodes that exchange packets over loopback, and others that try to.
 
 use super::{
+    line::send,
     queue::{QUEUE_BYTES, QUEUE_PACKETS},
     *,
 };
@@ -13,6 +14,7 @@ use crate::{
     },
 };
 use quinn::{Connection, ConnectionError};
+use specter_wire::name::Hostname;
 use std::{net::UdpSocket, sync::atomic::AtomicUsize, time::SystemTime};
 use tokio::time::timeout;
 
@@ -61,11 +63,7 @@ struct Node {
 
 impl Node {
     fn start(credentials: &Credentials, address: SocketAddr, inbox: usize) -> Self {
-        let certificates = Certificates::load(&[], credentials.gateway_ca.clone(), Vec::new()).expect("certificates");
-        let serve = tls::serve(credentials, Arc::new(certificates)).expect("TLS");
-        let socket = endpoint::bind_udp(address).expect("bound");
-        let endpoint =
-            endpoint::serve(socket, Arc::new(serve), credentials.node_key.secret_der()).expect("an endpoint");
+        let endpoint = endpoint(credentials, address);
         let address = endpoint.local_addr().expect("an address");
         let dial = Arc::new(tls::dial(credentials).expect("TLS"));
         let (inbox, arrivals) = mpsc::channel(inbox);
@@ -96,6 +94,15 @@ impl Node {
         self.peers.send(other.address, Bytes::from_static(b"hello"));
         assert_eq!(other.packet().await, (self.address, Bytes::from_static(b"hello")));
     }
+}
+
+/// A node's endpoint. Nobody accepts on it yet.
+fn endpoint(credentials: &Credentials, address: SocketAddr) -> Endpoint {
+    let apexes = vec![Hostname::parse("localhost").expect("a name")];
+    let certificates = Certificates::load(&[], credentials.gateway_ca.clone(), apexes).expect("certificates");
+    let tls = tls::serve(credentials, Arc::new(certificates)).expect("TLS");
+    let socket = endpoint::bind_udp(address).expect("bound");
+    endpoint::serve(socket, Arc::new(tls), credentials.node_key.secret_der()).expect("an endpoint")
 }
 
 fn packet(length: usize) -> Bytes {
@@ -154,7 +161,11 @@ async fn a_node_that_was_killed_and_started_again_is_reached_at_once() {
         Node::start(&credentials, ANY, 64)
     };
     one.reaches(&mut two).await;
-    two.reaches(&mut one).await;
+    {
+        let _inside = runtime.enter();
+        two.peers.send(one.address, packet(1));
+    }
+    assert_eq!(one.packet().await.0, two.address);
     let address = two.address;
     drop(two);
     tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE)).await.expect("ended");
@@ -238,6 +249,67 @@ fn of_the_idle_addresses_the_one_not_used_for_longest_makes_room() {
     }
     lines.used(address(ADDRESSES)).expect("known").push(packet(1));
     assert!(lines.enter(address(2)).is_none(), "none is idle");
+}
+
+#[tokio::test]
+async fn an_address_is_forgotten_only_while_nothing_is_to_be_sent_there() {
+    let node = Cluster::new().node();
+    let queue = node.peers.lock().enter(ANY).expect("room");
+    assert!(queue.push(packet(1)));
+    assert!(!node.peers.forget(ANY, &queue));
+    queue.clear();
+    assert!(node.peers.forget(ANY, &Arc::default()), "a task whose address another has by now");
+    assert_eq!(node.peers.connections().0, 1);
+    assert!(node.peers.forget(ANY, &queue));
+    assert_eq!(node.peers.connections().0, 0);
+}
+
+#[tokio::test]
+async fn an_address_that_refuses_is_dialed_once_a_second_at_most() {
+    let cluster = Cluster::new();
+    let mut node = cluster.node();
+    let busy = endpoint(&cluster.credentials(), ANY);
+    let address = busy.local_addr().expect("an address");
+    let start = tokio::time::Instant::now();
+    for _ in 0..3 {
+        node.peers.send(address, packet(1));
+        soon("an attempt", busy.accept()).await.expect("open").refuse();
+        assert_eq!(node.arrival().await, Arrival::Unreachable { address });
+    }
+    assert!(start.elapsed() >= Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_connection_without_packets_is_closed() {
+    let cluster = Cluster::new();
+    let mut node = cluster.node();
+    let other = endpoint(&cluster.credentials(), ANY);
+    node.peers.send(other.local_addr().expect("an address"), packet(1));
+    let connection = soon("a connection", other.accept()).await.expect("open").await.expect("connected");
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(1));
+    let mut stream = soon("a packet", connection.accept_uni()).await.expect("open");
+    assert_eq!(stream.read_to_end(10).await.expect("whole"), packet(1));
+    let error = soon("the end", connection.closed()).await;
+    assert!(matches!(&error, ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_NORMAL.into()));
+    assert_eq!(node.arrivals.try_recv(), Err(mpsc::error::TryRecvError::Empty), "it is no failure");
+}
+
+#[tokio::test]
+async fn a_packet_whose_sending_is_given_up_is_not_taken_for_a_whole_one() {
+    let cluster = Cluster::new();
+    let node = cluster.node();
+    let other = endpoint(&cluster.credentials(), ANY);
+    let address = other.local_addr().expect("an address");
+    let connecting = node.peers.endpoints[0].connect_with(node.peers.settings.clone(), address, "node.invalid");
+    let accept = async { other.accept().await.expect("open").await };
+    let (ours, theirs) = soon("a connection", futures_util::future::join(connecting.expect("dialed"), accept)).await;
+    let (ours, theirs) = (ours.expect("connected"), theirs.expect("connected"));
+    theirs.set_max_concurrent_uni_streams(VarInt::from_u32(1));
+    // Nobody reads, so that this cannot end.
+    assert!(timeout(Duration::from_secs(1), send(&ours, packet(PACKET_BYTES))).await.is_err());
+    let mut stream = soon("a stream", theirs.accept_uni()).await.expect("open");
+    let error = soon("its end", stream.read_to_end(PACKET_BYTES)).await.expect_err("not whole");
+    assert!(matches!(error, quinn::ReadToEndError::Read(quinn::ReadError::Reset(_))), "{error}");
 }
 
 #[tokio::test]
