@@ -1,5 +1,7 @@
 //! What a store is told.
 
+use std::time::Duration;
+
 /// When a record counts as kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Policy {
@@ -20,10 +22,17 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// Length of a file that is given up when the disk is full, so that the few records that cannot wait still have room.
     pub reserve_bytes: u64,
+    /// How often a log on a full disk looks whether there is room again.
+    pub reclaim_every: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { policy: Policy::default(), segment_bytes: 8 << 20, reserve_bytes: 32 << 20 }
+        Self {
+            policy: Policy::default(),
+            segment_bytes: 8 << 20,
+            reserve_bytes: 32 << 20,
+            reclaim_every: Duration::from_secs(10),
+        }
     }
 }

@@ -12,8 +12,12 @@ use crate::{
 pub(crate) const NODE: Identity = Identity { node: [1; 16], cluster: [2; 16] };
 
 /// Small, so that a few records fill a segment.
-pub(crate) const SMALL: Settings =
-    Settings { policy: crate::settings::Policy::Always, segment_bytes: 1024, reserve_bytes: 2048 };
+pub(crate) const SMALL: Settings = Settings {
+    policy: crate::settings::Policy::Always,
+    segment_bytes: 1024,
+    reserve_bytes: 2048,
+    reclaim_every: std::time::Duration::from_secs(10),
+};
 
 pub(crate) fn opening() -> Opening {
     Opening { identity: NODE, settings: SMALL, random: [7; 32] }
