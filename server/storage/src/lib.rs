@@ -14,6 +14,7 @@ mod scan;
 pub mod segment;
 pub mod settings;
 pub mod snapshot;
+pub mod sqlite;
 pub mod writer;
 
 #[cfg(test)]

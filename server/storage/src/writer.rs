@@ -198,7 +198,7 @@ struct Task<D: Disk, H> {
     /// What was told last.
     health: Health,
     unsynced_since: Option<Instant>,
-    /// When to look for room again; nothing for at once.
+    /// When to look for room again, on a full disk.
     reclaim_at: Option<Instant>,
 }
 
@@ -212,7 +212,7 @@ impl<D: Disk, H: FnMut(Health)> Task<D, H> {
             // Failures of what nobody waits for are kept by the log, and told as its health.
             if let Some(saved) = saved {
                 let _ = self.log.forget(saved);
-                self.reclaim_at = None;
+                self.reclaim_at = Some(Instant::now());
             }
             if !group.is_empty() {
                 self.write(group);
@@ -299,9 +299,10 @@ impl<D: Disk, H: FnMut(Health)> Task<D, H> {
             self.unsynced_since = None;
             let _ = self.log.sync();
         }
-        if self.log.health() == Health::Full && self.reclaim_at.is_none_or(|at| at <= Instant::now()) {
+        let (now, every) = (Instant::now(), self.log.settings().reclaim_every);
+        if self.log.health() == Health::Full && *self.reclaim_at.get_or_insert(now + every) <= now {
             let _ = self.log.reclaim();
-            self.reclaim_at = Some(Instant::now() + self.log.settings().reclaim_every);
+            self.reclaim_at = Some(now + every);
         }
         self.publish();
     }

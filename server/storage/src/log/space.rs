@@ -13,7 +13,7 @@ const RESERVE_NEW: &str = "RESERVE.tmp";
 const SMALL_SEGMENT_BYTES: u64 = 1 << 20;
 
 impl<D: Disk> Log<D> {
-    /// Takes the reserve back if it fits the disk again, and with it all records.
+    /// Takes the reserve back if it fits the disk again together with a segment, and with it all records.
     ///
     /// Call it now and then while the log is [`Health::Full`]; otherwise it does nothing.
     ///
@@ -21,7 +21,7 @@ impl<D: Disk> Log<D> {
     /// [`Failure`], which is final.
     pub fn reclaim(&mut self) -> Result<Health, Failure> {
         if self.health() == Health::Full {
-            match make_reserve(&self.disk, self.settings.reserve_bytes) {
+            match make_reserve(&self.disk, self.settings.reserve_bytes, self.settings.segment_bytes) {
                 Ok(true) => self.state = State::Open,
                 Ok(false) => {}
                 Err(error) => return Err(self.fail("write", RESERVE.to_owned(), error)),
@@ -36,7 +36,7 @@ impl<D: Disk> Log<D> {
     /// Makes sure that there is a reserve; without one the log is full.
     pub(crate) fn check_reserve(&mut self) -> std::io::Result<()> {
         if !self.disk.list("")?.iter().any(|name| name == RESERVE)
-            && !make_reserve(&self.disk, self.settings.reserve_bytes)?
+            && !make_reserve(&self.disk, self.settings.reserve_bytes, 0)?
         {
             self.state = State::Full;
         }
@@ -78,10 +78,11 @@ pub(crate) fn give_up_reserve(disk: &impl Disk) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Tells whether the disk had room for it.
-fn make_reserve(disk: &impl Disk, size_bytes: u64) -> std::io::Result<bool> {
+/// Tells whether the disk had room for it and for some more, which stays free.
+fn make_reserve(disk: &impl Disk, size_bytes: u64, more_bytes: u64) -> std::io::Result<bool> {
     let made = disk.create(RESERVE_NEW).and_then(|mut file| {
-        disk::write_zeros(&mut file, 0, size_bytes)?;
+        disk::write_zeros(&mut file, 0, size_bytes + more_bytes)?;
+        file.set_size(size_bytes)?;
         file.sync()
     });
     match made {
