@@ -86,6 +86,9 @@ struct Run {
     /// IP:PORT for plain HTTP, repeatable, or none (default: 0.0.0.0:80)
     #[argh(option)]
     listen_http: Vec<String>,
+    /// HOST:PORT of a node of the cluster to join, repeatable (default: a new cluster)
+    #[argh(option)]
+    join: Vec<String>,
     /// HOST:PORT at which the node is reached from outside (default: the first apex and the TCP port)
     #[argh(option)]
     advertise: Option<String>,
@@ -282,6 +285,7 @@ impl Run {
             listen_tcp: many("--listen-tcp", self.listen_tcp),
             listen_udp: many("--listen-udp", self.listen_udp),
             listen_http: many("--listen-http", self.listen_http),
+            join: many("--join", self.join),
             data_dir: one("--data-dir", self.data_dir),
             cert_dir: one("--cert-dir", self.cert_dir),
             cert_env: switch("--cert-env", self.cert_env),
@@ -304,6 +308,7 @@ fn environment(variable: impl Fn(&str) -> Option<String>) -> Layer {
         listen_tcp: many("SPECTER_LISTEN_TCP"),
         listen_udp: many("SPECTER_LISTEN_UDP"),
         listen_http: many("SPECTER_LISTEN_HTTP"),
+        join: many("SPECTER_JOIN"),
         data_dir: one("SPECTER_DATA_DIR"),
         cert_dir: one("SPECTER_CERT_DIR"),
         cert_env: one("SPECTER_CERT_ENV"),

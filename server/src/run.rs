@@ -2,16 +2,17 @@
 
 use crate::{
     acme::certs::{Certificates, LoadError},
-    config::Config,
+    config::{Advertise, Config},
     gateway::Gateway,
     identity::{self, Credentials, tls::TlsError},
     link::{accept::Links, registry::Registry},
-    node::{self, Node},
+    node::{self, Node, Opening},
     route::{Router, publish::Names},
     shutdown::Shutdown,
     transport::{
         accept::{Accepted, Acceptor},
         endpoint::{self, BindError},
+        peers::Peers,
     },
 };
 use rustls::server::ResolvesServerCert;
@@ -21,6 +22,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::{net::lookup_host, sync::mpsc};
 
 /// A node that serves.
 pub struct Running {
@@ -32,6 +34,7 @@ pub struct Running {
     pub http: Vec<SocketAddr>,
     visitors: Shutdown,
     links: Shutdown,
+    peers: Shutdown,
     node: Node,
 }
 
@@ -47,6 +50,14 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] node::OpenError),
+    /// A node to join has no address.
+    #[error("{name} of --join has no address that is known here; check its spelling and this machine's DNS")]
+    Join {
+        /// As given.
+        name: String,
+        /// What the resolver says.
+        source: Option<io::Error>,
+    },
     /// The certificates for visitors.
     #[error(transparent)]
     Certificates(#[from] LoadError),
@@ -60,6 +71,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Links have nothing left to finish when the visitors are gone: time to tell the clients.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Packets of other nodes that may wait to be read.
+const ARRIVALS: usize = 1024;
 
 /// When port 0 was asked, the port drawn for TCP may be taken for UDP: how often another is drawn.
 const DRAWS: usize = 16;
@@ -83,9 +97,22 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
 
     let certificates: Arc<dyn ResolvesServerCert> =
         Arc::new(Certificates::load(&config.certificates, credentials.gateway_ca.clone(), config.apexes.clone())?);
-    let node = Node::open(&config.data_dir)?;
+    let (link_tasks, peer_tasks) = (Shutdown::new(), Shutdown::new());
+    let tls = Arc::new(identity::tls::serve(&credentials, certificates.clone())?);
+    let secret = credentials.node_key.secret_der();
+    let endpoints =
+        udp.into_iter().map(|socket| endpoint::serve(socket, tls.clone(), secret)).collect::<Result<Vec<_>, _>>()?;
+    let (inbox, arrivals) = mpsc::channel(ARRIVALS);
+    let dial = Arc::new(identity::tls::dial(&credentials)?);
+    let peers = Peers::start(endpoints.clone(), dial, inbox, peer_tasks.clone())?;
+    let opening = Opening {
+        data_dir: &config.data_dir,
+        cluster: credentials.cluster_id.0,
+        address: node_address(&config.advertise, &udp_addresses, port).await,
+        seeds: resolve(&config.join).await?,
+    };
+    let node = Node::open(opening, peers.clone(), arrivals, &peer_tasks)?;
     let registry = Arc::new(Registry::default());
-    let link_tasks = Shutdown::new();
     let links = Arc::new(Links::new(
         Arc::new(Names::new(node.handle())),
         registry.clone(),
@@ -94,14 +121,9 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         config.work_bits,
         link_tasks.clone(),
     ));
-    let tls = Arc::new(identity::tls::serve(&credentials, certificates.clone())?);
-    let secret = credentials.node_key.secret_der();
-    let endpoints =
-        udp.into_iter().map(|socket| endpoint::serve(socket, tls.clone(), secret)).collect::<Result<Vec<_>, _>>()?;
     let acceptor = Acceptor::new(link_tasks.clone(), move |accepted| match accepted {
         Accepted::Link(connection, place) => links.serve(connection, place),
-        // Closed with that: this node keeps its store to itself and has nothing to say to others.
-        Accepted::Node(connection) => drop(connection),
+        Accepted::Node(connection) => peers.accepted(connection),
     });
     for endpoint in endpoints {
         link_tasks.spawn(acceptor.clone().accept(endpoint));
@@ -114,7 +136,39 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     for listener in http {
         gateway.serve_plain(listener)?;
     }
-    Ok(Running { tcp: tcp_addresses, udp: udp_addresses, http: http_addresses, visitors, links: link_tasks, node })
+    Ok(Running {
+        tcp: tcp_addresses,
+        udp: udp_addresses,
+        http: http_addresses,
+        visitors,
+        links: link_tasks,
+        peers: peer_tasks,
+        node,
+    })
+}
+
+/// Where other nodes reach this one: the address that it listens on, or if that is any address, the one it advertises.
+async fn node_address(advertise: &Advertise, listening: &[SocketAddr], port: u16) -> SocketAddr {
+    let bound = listening.iter().find(|address| !address.ip().is_unspecified()).copied();
+    let advertised = async { lookup_host((advertise.host.as_str(), port)).await.ok()?.next() };
+    match bound {
+        Some(bound) => bound,
+        None => advertised.await.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port))),
+    }
+}
+
+async fn resolve(names: &[Advertise]) -> Result<Vec<SocketAddr>, StartError> {
+    let mut addresses = Vec::new();
+    for name in names {
+        let unknown = |source| StartError::Join { name: format!("{}:{}", name.host, name.port), source };
+        let found: Vec<SocketAddr> =
+            lookup_host((name.host.as_str(), name.port)).await.map_err(|error| unknown(Some(error)))?.collect();
+        if found.is_empty() {
+            return Err(unknown(None));
+        }
+        addresses.extend(found);
+    }
+    Ok(addresses)
 }
 
 impl Running {
@@ -124,8 +178,10 @@ impl Running {
         if dropped > 0 {
             tracing::info!(dropped, "streams in progress were cut off");
         }
-        self.links.finish(FAREWELL).await;
+        // The store comes before what carries its packets, and the links' end closes the sockets of both.
         self.node.stop().await;
+        self.peers.finish(FAREWELL).await;
+        self.links.finish(FAREWELL).await;
     }
 }
 

@@ -15,11 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use specter_dht::{
-    Event, Failure, Input, NodeId, Output, Packet, Record, codec,
-    kv::RequestId,
-    ring::Destination,
-};
+use specter_dht::{Event, Failure, Input, NodeId, Output, Packet, Record, codec, kv::RequestId, ring::Destination};
 use specter_storage::{
     disk::Folder,
     log::{AppendError, Health, Need},
@@ -41,7 +37,7 @@ pub(super) struct Core {
     pub(super) me: NodeId,
     pub(super) node: specter_dht::Node,
     pub(super) mailbox: Arc<Mailbox>,
-    pub(super) peers: Option<Arc<Peers>>,
+    pub(super) peers: Arc<Peers>,
     /// Sending needs the runtime that the connections live in.
     pub(super) runtime: runtime::Handle,
     pub(super) writer: Writer<Folder>,
@@ -165,13 +161,12 @@ impl Core {
     }
 
     fn send(&self, to: Destination, packet: Packet) {
-        let Some(peers) = &self.peers else { return };
         let address = match to {
             Destination::Node(_, address) | Destination::Address(address) => address,
         };
         let mut bytes = self.me.0.to_be_bytes().to_vec();
         match codec::encode(&packet, &mut bytes) {
-            Ok(()) => peers.send(address, Bytes::from(bytes)),
+            Ok(()) => self.peers.send(address, Bytes::from(bytes)),
             Err(error) => error!(%error, "a packet of this node is larger than allowed and was not sent"),
         }
     }
@@ -230,7 +225,9 @@ impl Core {
         }
         match health {
             Health::Open => info!("the log takes records again"),
-            Health::Full => warn!("the disk of the data directory is full: this node keeps no writes until there is room"),
+            Health::Full => {
+                warn!("the disk of the data directory is full: this node keeps no writes until there is room")
+            }
             Health::Failed => error!("the log has failed: this node keeps no writes and has no vote on new ones"),
         }
         self.disk = health;

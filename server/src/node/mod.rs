@@ -111,6 +111,3 @@ impl Error {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

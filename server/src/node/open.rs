@@ -83,7 +83,12 @@ impl Node {
     ///
     /// # Errors
     /// [`OpenError`]; nothing is running then.
-    pub fn open(opening: Opening<'_>, peers: Option<(Arc<Peers>, mpsc::Receiver<Arrival>, Shutdown)>) -> Result<Self, OpenError> {
+    pub fn open(
+        opening: Opening<'_>,
+        peers: Arc<Peers>,
+        inbox: mpsc::Receiver<Arrival>,
+        tasks: &Shutdown,
+    ) -> Result<Self, OpenError> {
         let Opening { data_dir, cluster, address, seeds } = opening;
         let folder = Folder::open(data_dir)?;
         let identity = match Identity::read(&folder) {
@@ -128,13 +133,7 @@ impl Node {
         let mailbox = Arc::new(Mailbox::default());
         let told = mailbox.clone();
         let writer = Writer::start(log, move |health| told.health(health)).map_err(OpenError::Thread)?;
-        let (peers, inbox) = match peers {
-            Some((peers, inbox, shutdown)) => (Some(peers), Some((inbox, shutdown))),
-            None => (None, None),
-        };
-        if let Some((inbox, shutdown)) = inbox {
-            shutdown.spawn(deliver(inbox, mailbox.clone()));
-        }
+        tasks.spawn(deliver(inbox, mailbox.clone()));
         let core = Core {
             me,
             node,
