@@ -8,7 +8,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
-    disk::{self, Disk, File},
+    disk::{self, Disk, File as _},
     identity::{self, BOOT, Boot, BootFile, IDENTITY, Identity, Unreadable},
     log::{Author, Log, RESERVE, give_up_reserve},
     record::{NoRecord, Record},
@@ -289,12 +289,12 @@ fn settle<D: Disk>(
                 .map_err(|error| OpenError::disk("written", segment::FOLDER, error))?;
             torn = Some(Torn { lsn: scan.end.next_lsn, size_bytes: last.torn.len(), kept });
         }
-        // Before the next segment says that everything up to it is durable.
-        let cut = disk.open(&last.path).and_then(|mut file| {
-            file.set_size(last.size_bytes)?;
-            file.sync()
-        });
-        cut.map_err(|error| OpenError::disk("cut", &last.path, error))?;
+        // Written anew and not only synced: if a sync failed before, the system shows what the disk does not have, and
+        // another sync would succeed without it. Without records the next segment takes its place.
+        if last.has_records {
+            disk::replace(disk, &last.path, &last.bytes)
+                .map_err(|error| OpenError::disk("written", &last.path, error))?;
+        }
         for path in &scan.leftovers {
             disk::remove_if_there(disk, path).map_err(|error| OpenError::disk("removed", path, error))?;
         }
