@@ -42,7 +42,7 @@ pub(crate) struct Last {
 /// Reads all records after `snapshot_lsn`, in order.
 pub(crate) fn scan<D: Disk>(
     disk: &D,
-    identity: &Identity,
+    author: Option<&Identity>,
     snapshot_lsn: u64,
     mut each: impl FnMut(Record<'_>),
 ) -> Result<Scan, OpenError> {
@@ -67,7 +67,7 @@ pub(crate) fn scan<D: Disk>(
     scan.leftovers = segments[..start].iter().map(|first_lsn| segment::path(*first_lsn)).collect();
     scan.end.next_lsn = segments[start];
     for (index, first_lsn) in segments.iter().enumerate().skip(start) {
-        let (mut bytes, header) = read(disk, identity, *first_lsn)?;
+        let (mut bytes, header) = read(disk, author, *first_lsn)?;
         if *first_lsn > scan.end.next_lsn {
             return Err(OpenError::Gap { needed: scan.end.next_lsn, found: *first_lsn });
         }
@@ -113,7 +113,7 @@ pub(crate) fn scan<D: Disk>(
     Ok(scan)
 }
 
-fn read<D: Disk>(disk: &D, identity: &Identity, first_lsn: u64) -> Result<(Vec<u8>, Header), OpenError> {
+fn read<D: Disk>(disk: &D, author: Option<&Identity>, first_lsn: u64) -> Result<(Vec<u8>, Header), OpenError> {
     // A batch may be longer than a segment.
     const { assert!(APPEND_BYTES_MAX < SEGMENT_BYTES_MAX as usize) }
     let path = segment::path(first_lsn);
@@ -124,6 +124,8 @@ fn read<D: Disk>(disk: &D, identity: &Identity, first_lsn: u64) -> Result<(Vec<u
         Ok(_) => return Err(OpenError::File { path, reason: Unreadable::Damaged }),
         Err(reason) => return Err(OpenError::File { path, reason }),
     };
-    OpenError::check_author(&path, identity, &header.identity)?;
+    if let Some(author) = author {
+        OpenError::check_author(&path, author, &header.identity)?;
+    }
     Ok((bytes, header))
 }

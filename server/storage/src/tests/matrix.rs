@@ -239,8 +239,11 @@ impl Run {
     fn start(&mut self, case: &str) -> Result<(), Dead> {
         self.node = None;
         match Node::start(&self.disk, self.settings) {
-            Ok((node, found)) => {
+            Ok((mut node, found)) => {
                 self.ledger.check(&node, &found, self.settings.policy, case);
+                if found.may_have_forgotten {
+                    node.log.begun_anew().map_err(|_| Dead)?;
+                }
                 self.node = Some(node);
                 Ok(())
             }
