@@ -43,6 +43,8 @@ pub(crate) struct BootFile {
     pub(crate) policy: Policy,
     /// The last record, if the log was closed and nothing may follow.
     pub(crate) closed_at: Option<u64>,
+    /// Records that were confirmed may be missing, and the node has not yet begun anew among its peers.
+    pub(crate) may_have_forgotten: bool,
 }
 
 /// Why a file's bytes cannot be used.
@@ -103,7 +105,7 @@ impl BootFile {
             Policy::Always => 0,
             Policy::EverySecond => 1,
         };
-        bytes[7] = u8::from(self.closed_at.is_some());
+        bytes[7] = u8::from(self.closed_at.is_some()) | u8::from(self.may_have_forgotten) << 1;
         bytes[8..12].copy_from_slice(&self.boot.number.to_le_bytes());
         bytes[12..28].copy_from_slice(&self.boot.id);
         bytes[28..36].copy_from_slice(&self.closed_at.unwrap_or_default().to_le_bytes());
@@ -122,7 +124,8 @@ impl BootFile {
         Ok(Self {
             boot: Boot { number: u32::from_le_bytes(array(&bytes[8..12])), id: array(&bytes[12..28]) },
             policy,
-            closed_at: (bytes[7] != 0).then_some(last),
+            closed_at: (bytes[7] & 1 != 0).then_some(last),
+            may_have_forgotten: bytes[7] & 2 != 0,
         })
     }
 }
@@ -170,8 +173,12 @@ mod tests {
     use crate::fault::FaultDisk;
 
     const SELF: Identity = Identity { node: [1; 16], cluster: [2; 16] };
-    const LEFT: BootFile =
-        BootFile { boot: Boot { number: 7, id: [3; 16] }, policy: Policy::EverySecond, closed_at: Some(12) };
+    const LEFT: BootFile = BootFile {
+        boot: Boot { number: 7, id: [3; 16] },
+        policy: Policy::EverySecond,
+        closed_at: Some(12),
+        may_have_forgotten: true,
+    };
 
     #[test]
     fn both_files_are_read_as_they_were_written() {

@@ -12,7 +12,7 @@ pub(crate) use space::{RESERVE, give_up_reserve};
 
 use crate::{
     disk::{self, Disk, File},
-    identity::{Boot, BootFile, Identity},
+    identity::{BOOT, Boot, BootFile, Identity},
     record::{self, Entry, PAYLOAD_BYTES_MAX, Place},
     segment::{self, HEADER_BYTES, Header},
     settings::Settings,
@@ -36,6 +36,7 @@ pub struct Log<D: Disk> {
     /// Checksum of the last record.
     chain: u32,
     state: State,
+    may_have_forgotten: bool,
     buffer: Vec<u8>,
 }
 
@@ -133,7 +134,14 @@ pub struct Failure {
 
 impl<D: Disk> Log<D> {
     /// Goes on after the end of a log that was read, in a first segment of this start that is on the disk.
-    pub(crate) fn new(disk: D, settings: Settings, author: Author, end: End, file: D::File) -> Self {
+    pub(crate) fn new(
+        disk: D,
+        settings: Settings,
+        author: Author,
+        end: End,
+        file: D::File,
+        may_have_forgotten: bool,
+    ) -> Self {
         let (header, size_bytes) = author.first_segment(&settings, &end);
         Self {
             disk,
@@ -145,6 +153,7 @@ impl<D: Disk> Log<D> {
             durable_lsn: end.next_lsn - 1,
             chain: end.chain,
             state: State::Open,
+            may_have_forgotten,
             buffer: Vec::new(),
         }
     }
@@ -217,8 +226,20 @@ impl<D: Disk> Log<D> {
     /// [`Failure`]; the next start then reads the log as after a crash.
     pub fn close(mut self) -> Result<(), Failure> {
         let last = self.sync()?;
-        let left = BootFile { boot: self.author.boot, policy: self.settings.policy, closed_at: Some(last) };
-        left.write(&self.disk).map_err(|error| self.fail("write", "BOOT".to_owned(), error))
+        self.write_boot(Some(last))
+    }
+
+    /// Notes that the node has begun anew among its peers, after a start that found that it may have forgotten: until then,
+    /// every start finds that.
+    ///
+    /// # Errors
+    /// [`Failure`], which is final.
+    pub fn begun_anew(&mut self) -> Result<(), Failure> {
+        if let State::Failed(failure) = &self.state {
+            return Err(failure.clone());
+        }
+        self.may_have_forgotten = false;
+        self.write_boot(None)
     }
 
     /// How it is.
@@ -306,6 +327,16 @@ impl<D: Disk> Log<D> {
         }
         self.active = Active::new(file, &header, size_bytes);
         Ok(())
+    }
+
+    fn write_boot(&mut self, closed_at: Option<u64>) -> Result<(), Failure> {
+        let boot = BootFile {
+            boot: self.author.boot,
+            policy: self.settings.policy,
+            closed_at,
+            may_have_forgotten: self.may_have_forgotten,
+        };
+        boot.write(&self.disk).map_err(|error| self.fail("write", BOOT.to_owned(), error))
     }
 
     fn fail(&mut self, doing: &'static str, path: String, source: io::Error) -> Failure {

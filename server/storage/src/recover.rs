@@ -8,7 +8,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
-    disk::{self, Disk, File},
+    disk::{self, Disk, File as _},
     identity::{self, BOOT, Boot, BootFile, IDENTITY, Identity, Unreadable},
     log::{Author, Log, RESERVE, give_up_reserve},
     record::{NoRecord, Record},
@@ -41,8 +41,9 @@ pub struct Recovered {
     pub torn: Option<Torn>,
     /// The log was closed: no record can be missing.
     pub was_closed: bool,
-    /// Records that were confirmed may be missing: the last start ran with [`Policy::EverySecond`] and was not closed.
-    /// The node must not vote as the member that it was.
+    /// Records that were confirmed may be missing: a start ran with [`Policy::EverySecond`] and was not closed, or the
+    /// directory is a copy. The node must not vote as the member that it was; once it has begun anew among its peers it says
+    /// so by [`Log::begun_anew`].
     pub may_have_forgotten: bool,
 }
 
@@ -192,36 +193,56 @@ pub fn open<D: Disk>(
     snapshot_lsn: u64,
     each: impl FnMut(Record<'_>),
 ) -> Result<(Log<D>, Recovered), OpenError> {
-    let owner = readable(IDENTITY, Identity::read(&disk))?;
-    if let Some(owner) = &owner {
-        OpenError::check_author(IDENTITY, &opening.identity, owner)?;
-    }
-    let left = readable(BOOT, BootFile::read(&disk))?;
-    let scan = scan(&disk, &opening.identity, snapshot_lsn, each)?;
-    check_whole(owner.as_ref(), left.as_ref(), &scan, snapshot_lsn)?;
-
+    let Found { owner, left, scan } = look(&disk, Some(&opening.identity), snapshot_lsn, each)?;
     let last_boot = left.map_or(0, |left| left.boot.number).max(scan.last.as_ref().map_or(0, |last| last.boot));
     let boot = Boot { number: last_boot.saturating_add(1), id: identity::array(&opening.random[16..]) };
     let author = Author { identity: opening.identity, boot, salt: identity::array(&opening.random[..16]) };
-    let start = match settle(&disk, &opening.settings, &author, &scan, owner.is_none()) {
+    let was_closed = left.is_some_and(|left| left.closed_at.is_some());
+    let may_have_forgotten = left.is_some_and(|left| {
+        left.may_have_forgotten || (left.closed_at.is_none() && left.policy == Policy::EverySecond)
+    });
+    let start = match settle(&disk, &opening.settings, &author, &scan, may_have_forgotten, owner.is_none()) {
         Err(OpenError::Full(_)) => {
             give_up_reserve(&disk).map_err(|error| OpenError::disk("removed", RESERVE, error))?;
-            settle(&disk, &opening.settings, &author, &scan, owner.is_none())?
+            settle(&disk, &opening.settings, &author, &scan, may_have_forgotten, owner.is_none())?
         }
         settled => settled?,
     };
-    let was_closed = left.is_some_and(|left| left.closed_at.is_some());
     let recovered = Recovered {
         boot,
         last_lsn: scan.end.next_lsn - 1,
         records: scan.records,
         torn: start.torn,
         was_closed,
-        may_have_forgotten: !was_closed && left.is_some_and(|left| left.policy == Policy::EverySecond),
+        may_have_forgotten,
     };
-    let mut log = Log::new(disk, opening.settings, author, scan.end, start.file);
+    let mut log = Log::new(disk, opening.settings, author, scan.end, start.file, may_have_forgotten);
     log.check_reserve().map_err(|error| OpenError::disk("written", RESERVE, error))?;
     Ok((log, recovered))
+}
+
+/// What is on a disk.
+pub(crate) struct Found {
+    pub(crate) owner: Option<Identity>,
+    pub(crate) left: Option<BootFile>,
+    pub(crate) scan: Scan,
+}
+
+/// Reads a directory and checks that it is whole. Changes nothing.
+pub(crate) fn look<D: Disk>(
+    disk: &D,
+    expected: Option<&Identity>,
+    snapshot_lsn: u64,
+    each: impl FnMut(Record<'_>),
+) -> Result<Found, OpenError> {
+    let owner = readable(IDENTITY, Identity::read(disk))?;
+    if let (Some(expected), Some(owner)) = (expected, &owner) {
+        OpenError::check_author(IDENTITY, expected, owner)?;
+    }
+    let left = readable(BOOT, BootFile::read(disk))?;
+    let scan = scan(disk, expected.or(owner.as_ref()), snapshot_lsn, each)?;
+    check_whole(owner.as_ref(), left.as_ref(), &scan, snapshot_lsn)?;
+    Ok(Found { owner, left, scan })
 }
 
 fn readable<T>(path: &str, read: io::Result<Option<Result<T, Unreadable>>>) -> Result<Option<T>, OpenError> {
@@ -277,6 +298,7 @@ fn settle<D: Disk>(
     settings: &Settings,
     author: &Author,
     scan: &Scan,
+    may_have_forgotten: bool,
     is_new: bool,
 ) -> Result<Start<D::File>, OpenError> {
     if is_new {
@@ -289,12 +311,12 @@ fn settle<D: Disk>(
                 .map_err(|error| OpenError::disk("written", segment::FOLDER, error))?;
             torn = Some(Torn { lsn: scan.end.next_lsn, size_bytes: last.torn.len(), kept });
         }
-        // Before the next segment says that everything up to it is durable.
-        let cut = disk.open(&last.path).and_then(|mut file| {
-            file.set_size(last.size_bytes)?;
-            file.sync()
-        });
-        cut.map_err(|error| OpenError::disk("cut", &last.path, error))?;
+        // Written anew and not only synced: if a sync failed before, the system shows what the disk does not have, and
+        // another sync would succeed without it. Without records the next segment takes its place.
+        if last.has_records {
+            disk::replace(disk, &last.path, &last.bytes)
+                .map_err(|error| OpenError::disk("written", &last.path, error))?;
+        }
         for path in &scan.leftovers {
             disk::remove_if_there(disk, path).map_err(|error| OpenError::disk("removed", path, error))?;
         }
@@ -306,7 +328,7 @@ fn settle<D: Disk>(
     let file = segment::prepare(disk, &header, size_bytes)
         .and_then(|file| segment::publish(disk, header.first_lsn).map(|()| file))
         .map_err(|error| OpenError::disk("written", &segment::path(header.first_lsn), error))?;
-    let boot = BootFile { boot: author.boot, policy: settings.policy, closed_at: None };
+    let boot = BootFile { boot: author.boot, policy: settings.policy, closed_at: None, may_have_forgotten };
     boot.write(disk).map_err(|error| OpenError::disk("written", BOOT, error))?;
     Ok(Start { torn, file })
 }

@@ -31,7 +31,7 @@ pub(crate) struct Scan {
 pub(crate) struct Last {
     pub(crate) path: String,
     /// Up to the end of its last record.
-    pub(crate) size_bytes: u64,
+    pub(crate) bytes: Vec<u8>,
     /// Which start of the node wrote it.
     pub(crate) boot: u32,
     pub(crate) has_records: bool,
@@ -42,7 +42,7 @@ pub(crate) struct Last {
 /// Reads all records after `snapshot_lsn`, in order.
 pub(crate) fn scan<D: Disk>(
     disk: &D,
-    identity: &Identity,
+    author: Option<&Identity>,
     snapshot_lsn: u64,
     mut each: impl FnMut(Record<'_>),
 ) -> Result<Scan, OpenError> {
@@ -67,7 +67,7 @@ pub(crate) fn scan<D: Disk>(
     scan.leftovers = segments[..start].iter().map(|first_lsn| segment::path(*first_lsn)).collect();
     scan.end.next_lsn = segments[start];
     for (index, first_lsn) in segments.iter().enumerate().skip(start) {
-        let (bytes, header) = read(disk, identity, *first_lsn)?;
+        let (mut bytes, header) = read(disk, author, *first_lsn)?;
         if *first_lsn > scan.end.next_lsn {
             return Err(OpenError::Gap { needed: scan.end.next_lsn, found: *first_lsn });
         }
@@ -94,17 +94,17 @@ pub(crate) fn scan<D: Disk>(
         {
             return Err(OpenError::Damaged { path, offset: records.at(), lsn: records.next_lsn(), reason });
         }
-        let size_bytes = u64::try_from(records.at()).expect("a length fits 64 bits");
+        let end = records.at();
         let has_records = records.next_lsn() > *first_lsn;
         (scan.end.next_lsn, scan.end.chain) = (records.next_lsn(), records.chain());
         if has_records {
+            let size_bytes = u64::try_from(end).expect("a length fits 64 bits");
             scan.end.sealed.push_back(Sealed { first_lsn: *first_lsn, size_bytes });
         }
         if is_last {
-            let rest = &bytes[records.at()..];
-            let torn_bytes = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            let torn = rest[..torn_bytes].to_vec();
-            scan.last = Some(Last { path, size_bytes, boot: header.boot, has_records, torn });
+            let mut torn = bytes.split_off(end);
+            torn.truncate(torn.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+            scan.last = Some(Last { path, bytes, boot: header.boot, has_records, torn });
         }
     }
     if scan.end.next_lsn <= snapshot_lsn {
@@ -113,7 +113,7 @@ pub(crate) fn scan<D: Disk>(
     Ok(scan)
 }
 
-fn read<D: Disk>(disk: &D, identity: &Identity, first_lsn: u64) -> Result<(Vec<u8>, Header), OpenError> {
+fn read<D: Disk>(disk: &D, author: Option<&Identity>, first_lsn: u64) -> Result<(Vec<u8>, Header), OpenError> {
     // A batch may be longer than a segment.
     const { assert!(APPEND_BYTES_MAX < SEGMENT_BYTES_MAX as usize) }
     let path = segment::path(first_lsn);
@@ -124,6 +124,8 @@ fn read<D: Disk>(disk: &D, identity: &Identity, first_lsn: u64) -> Result<(Vec<u
         Ok(_) => return Err(OpenError::File { path, reason: Unreadable::Damaged }),
         Err(reason) => return Err(OpenError::File { path, reason }),
     };
-    OpenError::check_author(&path, identity, &header.identity)?;
+    if let Some(author) = author {
+        OpenError::check_author(&path, author, &header.identity)?;
+    }
     Ok((bytes, header))
 }

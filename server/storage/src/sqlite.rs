@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use crate::{
     identity::{Identity, Unreadable},
@@ -50,14 +50,31 @@ impl Sqlite {
     pub fn open(path: &Path, identity: &Identity) -> Result<Self, SnapshotError> {
         let failed = |source: std::io::Error| SnapshotError::Failed { path: path.to_owned(), source: source.into() };
         // SQLite gives its side files the mode of the main file.
-        let mut options = fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+        private().create(true).truncate(false).open(path).map_err(failed)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         let connection = Connection::open(path).map_err(|error| wrong(path, error))?;
         let mut snapshot = Self { path: path.to_owned(), connection };
         snapshot.prepare(identity).map_err(|error| snapshot.wrong(error))??;
         Ok(snapshot)
+    }
+
+    /// Copies a file that another process may have open, as it is at one moment. Tells whether there is one.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; `to` is then not complete.
+    pub fn copy(from: &Path, to: &Path) -> Result<bool, SnapshotError> {
+        let failed = |source: std::io::Error| SnapshotError::Failed { path: to.to_owned(), source: source.into() };
+        if !from.exists() {
+            return Ok(false);
+        }
+        let file = private().create(true).truncate(true).open(to).map_err(failed)?;
+        let connection =
+            Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| wrong(from, error))?;
+        let path = to.to_str().ok_or_else(|| failed(std::io::ErrorKind::InvalidFilename.into()))?;
+        connection.execute("VACUUM INTO ?1", [path]).map_err(|error| wrong(to, error))?;
+        file.sync_all().map_err(failed)?;
+        Ok(true)
     }
 
     /// Looks through the whole file for damage of its structure; [`Snapshot::load`] checks the rows.
@@ -218,6 +235,12 @@ impl Snapshot for Sqlite {
         let meta = self.meta().map_err(|error| self.wrong(error))?;
         meta.map(|(lsn, _)| lsn)
     }
+}
+
+fn private() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
 }
 
 fn wrong(path: &Path, error: rusqlite::Error) -> SnapshotError {

@@ -1,5 +1,7 @@
 //! What the tests of this crate share.
 
+mod matrix;
+
 use crate::{
     fault::FaultDisk,
     identity::Identity,

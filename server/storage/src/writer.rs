@@ -70,10 +70,17 @@ struct Shared {
 struct Queue {
     waiting: VecDeque<Submission>,
     waiting_bytes: usize,
-    saved: Option<Saved>,
+    asked: Asked,
     stopping: bool,
     durable_lsn: u64,
     log_bytes: u64,
+}
+
+/// What is asked of the log beside records; nobody waits for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    forget: Option<Saved>,
+    begun_anew: bool,
 }
 
 struct Submission {
@@ -125,7 +132,13 @@ where
 
     /// Lets the log remove what a snapshot has.
     pub fn forget(&self, saved: Saved) {
-        self.shared.lock().saved = Some(saved);
+        self.shared.lock().asked.forget = Some(saved);
+        self.shared.changed.notify_all();
+    }
+
+    /// Notes that the node has begun anew among its peers; see [`Log::begun_anew`].
+    pub fn begun_anew(&self) {
+        self.shared.lock().asked.begun_anew = true;
         self.shared.changed.notify_all();
     }
 
@@ -208,11 +221,14 @@ impl<D: Disk, H: FnMut(Health)> Task<D, H> {
             (self.on_health)(self.health);
         }
         loop {
-            let (group, saved, stopping) = self.wait();
+            let (group, asked, stopping) = self.wait();
             // Failures of what nobody waits for are kept by the log, and told as its health.
-            if let Some(saved) = saved {
+            if let Some(saved) = asked.forget {
                 let _ = self.log.forget(saved);
                 self.reclaim_at = Some(Instant::now());
+            }
+            if asked.begun_anew {
+                let _ = self.log.begun_anew();
             }
             if !group.is_empty() {
                 self.write(group);
@@ -225,17 +241,17 @@ impl<D: Disk, H: FnMut(Health)> Task<D, H> {
     }
 
     /// Waits until there is something to do.
-    fn wait(&self) -> (Vec<Submission>, Option<Saved>, bool) {
+    fn wait(&self) -> (Vec<Submission>, Asked, bool) {
         let deadline = self.deadline();
         let mut queue = self.shared.lock();
         loop {
             let group = queue.group();
-            let saved = queue.saved.take();
-            if !group.is_empty() || saved.is_some() || queue.stopping {
-                return (group, saved, queue.stopping);
+            let asked = std::mem::take(&mut queue.asked);
+            if !group.is_empty() || asked.forget.is_some() || asked.begun_anew || queue.stopping {
+                return (group, asked, queue.stopping);
             }
             queue = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return (group, saved, false),
+                Some(Duration::ZERO) => return (group, asked, false),
                 Some(left) => self.shared.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
             };

@@ -15,7 +15,7 @@ use super::{Disk, File};
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    _lock: fs::File,
+    _lock: Option<fs::File>,
 }
 
 impl Folder {
@@ -28,10 +28,15 @@ impl Folder {
         make_private(path, true).map_err(unusable)?;
         let lock = private().create(true).truncate(false).open(path.join("LOCK")).map_err(unusable)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(lock) }),
             Err(TryLockError::WouldBlock) => Err(FolderError::Held { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         }
+    }
+
+    /// Looks at a directory that another process may hold. Only for reading.
+    pub(crate) fn look(path: &Path) -> Self {
+        Self { path: path.to_owned(), _lock: None }
     }
 
     /// Where it is.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use super::SECTOR_BYTES;
+use super::{SECTOR_BYTES, snapshot::Rows};
 use crate::disk::folder_of;
 
 #[derive(Clone, Debug, Default)]
@@ -12,6 +12,8 @@ pub(super) struct Image {
     renames: Vec<NameChange>,
     inodes: Vec<Inode>,
     pub(super) capacity_bytes: Option<u64>,
+    /// The snapshot, all of it durable.
+    pub(super) rows: Rows,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +35,6 @@ struct Inode {
     seen: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
-    /// A sync failed: what is written from now on never becomes durable by a sync.
-    given_up: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -148,15 +148,14 @@ impl Image {
 
     pub(super) fn sync(&mut self, inode: usize) {
         let file = &mut self.inodes[inode];
-        if !file.given_up {
-            for change in file.pending.drain(..) {
-                change.apply(&mut file.durable);
-            }
+        for change in file.pending.drain(..) {
+            change.apply(&mut file.durable);
         }
     }
 
+    /// What was written is still seen, and no sync will make it durable.
     pub(super) fn give_up(&mut self, inode: usize) {
-        self.inodes[inode].given_up = true;
+        self.inodes[inode].pending.clear();
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
@@ -175,7 +174,14 @@ impl Image {
         let folders = names.clone();
         names.retain(|path, _| folder_of(path).is_empty() || folders.get(folder_of(path)) == Some(&Node::Folder));
         let inodes = self.inodes.iter().map(|inode| inode.after_crash(&mut keep)).collect();
-        Self { durable_names: names.clone(), names, renames: Vec::new(), inodes, capacity_bytes: self.capacity_bytes }
+        Self {
+            durable_names: names.clone(),
+            names,
+            renames: Vec::new(),
+            inodes,
+            capacity_bytes: self.capacity_bytes,
+            rows: self.rows.clone(),
+        }
     }
 
     pub(super) fn flip(&mut self, path: &str, bit: usize) {
@@ -232,7 +238,7 @@ impl Inode {
                 Change::Size(_) => {}
             }
         }
-        Self { seen: durable.clone(), durable, pending: Vec::new(), given_up: false }
+        Self { seen: durable.clone(), durable, pending: Vec::new() }
     }
 }
 

@@ -263,7 +263,12 @@ fn a_node_that_may_have_forgotten_is_told() {
     let (log, found) = start();
     assert!(found.may_have_forgotten);
     log.close().unwrap();
-    assert!(!start().1.may_have_forgotten);
+    // Closed, and with another policy: what was lost before is still lost.
+    assert!(reopen(&disk).found.may_have_forgotten);
+    let mut opened = reopen(&disk);
+    assert!(opened.found.may_have_forgotten);
+    opened.log.begun_anew().unwrap();
+    assert!(!reopen(&disk.after_crash(|| false)).found.may_have_forgotten);
 }
 
 #[test]

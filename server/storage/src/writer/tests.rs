@@ -112,7 +112,8 @@ fn every_second_answers_first_and_syncs_within_the_second() {
     rig.disk.wait_for_held_sync();
     rig.disk.hold_syncs(false);
     drop(rig.writer);
-    assert_eq!(numbers(&reopen(&rig.disk.after_crash(|| false))), [1, 2, 3]);
+    let opened = reopen(&rig.disk.after_crash(|| false));
+    assert_eq!((numbers(&opened), opened.found.may_have_forgotten), (vec![1, 2, 3], true));
 }
 
 #[test]
@@ -180,4 +181,17 @@ fn a_writer_that_is_dropped_leaves_a_log_as_after_a_crash() {
     let disk = FaultDisk::new();
     drop(Writer::start(filled(&disk, 3), |_| ()).unwrap());
     assert!(!reopen(&disk).found.was_closed);
+}
+
+#[test]
+fn what_is_asked_beside_records_is_done_before_the_end() {
+    let disk = FaultDisk::new();
+    let settings = Settings { policy: Policy::EverySecond, ..SMALL };
+    open(disk.clone(), &Opening { settings, ..opening() }, 0, |_| ()).unwrap();
+    let opened = reopen(&disk);
+    assert!(opened.found.may_have_forgotten);
+    let writer = Writer::start(opened.log, |_| ()).unwrap();
+    writer.begun_anew();
+    writer.close().unwrap();
+    assert!(!reopen(&disk).found.may_have_forgotten);
 }
