@@ -17,21 +17,12 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::kv::Key;
+use crate::kv::limits::{CHILDREN_MAX, KEY_MAX, MEMBERS_MAX, REGISTER_MAX, VALUE_MAX};
 use crate::{Ballot, Version};
 use frugal::Frugal;
 
 /// The longest encoding of one value.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// The longest key, name of a lease's owner included.
-pub const KEY_BYTES_MAX: usize = 512;
-/// The longest value, and the longest child of a set.
-pub const VALUE_BYTES_MAX: usize = 64 << 10;
-/// The most children of a set, and the most fences of a register.
-pub const CHILDREN_MAX: usize = 4096;
-/// The most bytes of a register: its value, its children, and the names in its lease and fences.
-pub const REGISTER_BYTES_MAX: usize = 256 << 10;
-/// The most members of one side of a configuration.
-pub const MEMBERS_MAX: usize = 9;
 /// The most machines in one list.
 pub const PEERS_MAX: usize = 64;
 /// The highest counter of a ballot; far from the last one, so that counting on from it does not overflow.
@@ -144,9 +135,9 @@ fn check_number(number: u64) -> Result<(), &'static str> {
 }
 
 fn check_key(key: &Key) -> Result<(), &'static str> {
-    ensure(key.len() <= KEY_BYTES_MAX, "a key is too long")
+    ensure(key.len() <= KEY_MAX, "a key is too long")
 }
 
 fn check_value(value: &[u8]) -> Result<(), &'static str> {
-    ensure(value.len() <= VALUE_BYTES_MAX, "a value is too long")
+    ensure(value.len() <= VALUE_MAX, "a value is too long")
 }

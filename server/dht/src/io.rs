@@ -110,6 +110,20 @@ pub enum Part {
         /// Its members.
         members: Vec<NodeId>,
     },
+    /// A node that goes says that a slot goes on without it.
+    Handed {
+        /// Which slot.
+        slot: SlotId,
+        /// Its configuration, which is chosen.
+        config: kv::Config,
+    },
+    /// A member of a slot has on its disk that it goes on without the one that said so.
+    Understood {
+        /// Which slot.
+        slot: SlotId,
+        /// The version of its configuration.
+        version: Version,
+    },
 }
 
 /// How fresh the answer to a read must be.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use specter_dht::codec::{self, Bounded, FRAME_BYTES_MAX};
+use specter_dht::kv::limits::VALUE_MAX;
 use specter_dht::{Peer, kv, ring};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -59,7 +60,7 @@ fn full_frame(head: &[u8], element: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
 #[test]
 fn a_decoder_allocates_in_proportion_to_what_it_is_given() {
     // Contents: they cost what they weigh.
-    let value = vec![7; codec::VALUE_BYTES_MAX];
+    let value = vec![7; VALUE_MAX];
     let put = kv::Operation::Put { value: value.clone(), fence: None };
     let request = kv::Request { key: b"k".to_vec(), op: kv::OpId { client: 1, number: 1 }, operation: put };
     let mut bytes = Vec::new();

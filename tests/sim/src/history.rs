@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use specter_dht::kv::{Answer, Key, Operation};
 
+use crate::checker::{self, Verdict};
+use crate::{Outcome, Violation};
+
 /// One operation of a key's history.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -28,5 +31,19 @@ impl History {
 
     pub(crate) const fn keys(&self) -> &BTreeMap<Key, Vec<Call>> {
         &self.keys
+    }
+
+    /// Whether each key's operations could have happened one at a time.
+    pub(crate) fn check(&self, outcome: &mut Outcome) -> Result<(), Violation> {
+        for (key, calls) in &self.keys {
+            match checker::check(calls) {
+                Verdict::Linearizable => {}
+                Verdict::Undecided => outcome.count("histories undecided"),
+                Verdict::NotLinearizable => {
+                    return Err(Violation::NotLinearizable(String::from_utf8_lossy(key).escape_debug().to_string()));
+                }
+            }
+        }
+        Ok(())
     }
 }

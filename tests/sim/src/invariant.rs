@@ -1,47 +1,47 @@
-//! What must hold at every moment.
+//! What must hold of one slot at every moment, whoever its members are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
-use specter_dht::kv::{Answer, Config, Entry, Key, Operation};
+use specter_dht::kv::{Config, Durable, Entry, Key};
 use specter_dht::{NodeId, Version};
 
 use crate::Violation;
-use crate::machine::Machine;
 use crate::tally::Trace;
 
-/// Of a lease's time, the share its holder counts on, in percent: clocks run at most five percent fast or slow.
-const HOLD_PERCENT: u64 = 88;
-
-#[derive(Debug)]
-struct Grant {
-    token: u64,
-    owner: u64,
-    ttl_micros: u64,
-    /// Until when the holder counts on it, in true time.
-    until: u64,
-}
-
-/// What was seen so far.
+/// What was seen of one slot so far.
 #[derive(Debug, Default)]
 pub(crate) struct Invariants {
     values: BTreeMap<(Key, Version), u64>,
     purged: BTreeMap<Key, Version>,
-    /// The newest grants of each lease, and the highest token of all by the time it was answered.
-    grants: BTreeMap<Key, Grant>,
-    fences: BTreeMap<Key, (u64, u64)>,
-    tokens: BTreeMap<Key, (u64, u64)>,
+    /// Every configuration that some node knows to be chosen.
+    chosen: BTreeMap<Version, Config>,
 }
 
 impl Invariants {
-    /// A node writes to its log: its promise must not fall, and a version names one value.
-    pub(crate) fn appended(&mut self, machine: &Machine, entry: &Entry) -> Result<(), Violation> {
+    /// Of a slot that begins with this configuration.
+    pub(crate) fn founded(config: Config) -> Self {
+        Self { chosen: BTreeMap::from([(config.version, config)]), ..Self::default() }
+    }
+
+    /// Every configuration that some node knows to be chosen.
+    pub(crate) const fn chosen(&self) -> &BTreeMap<Version, Config> {
+        &self.chosen
+    }
+
+    /// A node writes to its log, whose synced part comes to `image`: its promise must not fall, a version names one value,
+    /// and one configuration.
+    pub(crate) fn appended(&mut self, node: NodeId, image: &Durable, entry: &Entry) -> Result<(), Violation> {
         match entry {
-            Entry::Promise(ballot) if *ballot < machine.image.promise => {
-                let (node, held) = (machine.id, machine.image.promise);
-                Err(Violation::PromiseFell(format!("{node} promised {ballot} after {held}")))
+            Entry::Promise(ballot) if *ballot < image.promise => {
+                Err(Violation::PromiseFell(format!("{node} promised {ballot} after {}", image.promise)))
             }
-            Entry::Promise(_) | Entry::Config { .. } => Ok(()),
+            Entry::Promise(_) | Entry::Config { chosen: false, .. } => Ok(()),
+            Entry::Config { config, chosen: true } => {
+                let known = self.chosen.entry(config.version).or_insert_with(|| config.clone());
+                let text = || format!("two configurations are chosen as {}: {known:?} and {config:?}", config.version);
+                if known == config { Ok(()) } else { Err(Violation::TwoValues(text())) }
+            }
             Entry::Accept { key, version, register } => {
                 let mut hash = Trace::default();
                 hash.feed(register);
@@ -59,22 +59,19 @@ impl Invariants {
     }
 
     /// A node has started again: what it knows must not be less than its disk does.
-    pub(crate) fn started(machine: &Machine) -> Result<(), Violation> {
-        let Some(slot) = &machine.slot else { return Ok(()) };
-        let (promise, image) = (slot.state().promise, machine.image.promise);
-        if promise < image {
-            return Err(Violation::PromiseFell(format!(
-                "{} started with {promise}, its disk says {image}",
-                machine.id
-            )));
+    pub(crate) fn started(node: NodeId, state: &Durable, image: &Durable) -> Result<(), Violation> {
+        if state.promise < image.promise {
+            let (promise, kept) = (state.promise, image.promise);
+            return Err(Violation::PromiseFell(format!("{node} started with {promise}, its disk says {kept}")));
         }
         Ok(())
     }
 
-    /// A leader answers: what its answer rests on must be on the disks of a quorum.
-    pub(crate) fn answered(
+    /// A leader answers in a configuration: what its answer rests on must be on the disks of a quorum. `image` is what a
+    /// node's disk holds, or held when it was lost.
+    pub(crate) fn answered<'a>(
         &self,
-        machines: &BTreeMap<NodeId, Machine>,
+        image: impl Fn(NodeId) -> Option<&'a Durable>,
         config: &Config,
         key: &Key,
         version: Version,
@@ -82,8 +79,14 @@ impl Invariants {
         if self.purged.get(key).is_some_and(|purged| *purged >= version) {
             return Ok(());
         }
-        let holds = |machine: &&Machine| machine.image.registers.get(key).is_some_and(|(held, _)| *held >= version);
-        let holders: BTreeSet<NodeId> = machines.values().filter(holds).map(|machine| machine.id).collect();
+        // A late answer of a leader that was replaced is a true one: by now others hold what it rests on.
+        let newest = self.chosen.values().next_back();
+        let config = newest.filter(|newest| newest.version > config.version).unwrap_or(config);
+        let holds = |node: &NodeId| {
+            let held = image(*node).and_then(|image| image.registers.get(key));
+            held.is_some_and(|(held, _)| *held >= version)
+        };
+        let holders: BTreeSet<NodeId> = config.nodes().into_iter().filter(holds).collect();
         // What was written before a joint configuration reaches its new side with the transfer.
         let new = config.new.as_ref().filter(|_| version > config.version);
         let sides = std::iter::once(&config.old).chain(new);
@@ -98,72 +101,10 @@ impl Invariants {
     }
 
     /// A node's disk says that it is out: it must hold nothing.
-    pub(crate) fn synced(machine: &Machine) -> Result<(), Violation> {
-        let image = &machine.image;
-        let out = image.chosen && image.config.is_stable() && !image.config.contains(machine.id);
+    pub(crate) fn synced(node: NodeId, image: &Durable) -> Result<(), Violation> {
+        let out = image.chosen && image.config.is_stable() && !image.config.contains(node);
         if out && !image.registers.is_empty() {
-            return Err(Violation::Retired(format!("{} is out and keeps {} keys", machine.id, image.registers.len())));
-        }
-        Ok(())
-    }
-
-    /// A client gives a lease back: from now on it does not count on it.
-    pub(crate) fn releasing(&mut self, key: &Key, token: u64, time: u64) {
-        if let Some(grant) = self.grants.get_mut(key).filter(|grant| grant.token == token) {
-            grant.until = grant.until.min(time);
-        }
-    }
-
-    /// A client has an answer about a lease, or about a write under one.
-    pub(crate) fn lease_answered(
-        &mut self,
-        owner: u64,
-        key: &Key,
-        operation: &Operation,
-        answer: &Answer,
-        (called, time): (u64, u64),
-    ) -> Result<(), Violation> {
-        if let (Operation::Acquire { ttl, .. }, Answer::Granted(token)) = (operation, answer) {
-            // The operation may have been done by its first copy, so its time counts from the first.
-            let ttl_micros = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
-            let until = called + ttl_micros * HOLD_PERCENT / 100;
-            return self.granted(key, Grant { token: *token, owner, ttl_micros, until }, called, time);
-        }
-        if let (Operation::Renew { token }, Answer::Done) = (operation, answer)
-            && let Some(grant) = self.grants.get_mut(key).filter(|grant| grant.token == *token)
-        {
-            grant.until = grant.until.max(called + grant.ttl_micros * HOLD_PERCENT / 100);
-        }
-        if let (Operation::Put { fence: Some(fence), .. }, Answer::Done) = (operation, answer) {
-            let (highest, at) = self.fences.entry(key.clone()).or_default();
-            if *at < called && fence.token < *highest {
-                let text = format!("a write under token {} follows one under {highest}", fence.token);
-                return Err(Violation::StaleFence(text));
-            }
-            if fence.token > *highest {
-                (*highest, *at) = (fence.token, time);
-            }
-        }
-        Ok(())
-    }
-
-    fn granted(&mut self, key: &Key, grant: Grant, called: u64, time: u64) -> Result<(), Violation> {
-        let (token, owner, until) = (grant.token, grant.owner, grant.until);
-        if let Some((highest, at)) = self.tokens.get(key)
-            && *at < called
-            && token <= *highest
-        {
-            return Err(Violation::TokenFell(format!("token {token} of {key:?} follows {highest}")));
-        }
-        let other = self.grants.get(key).filter(|other| other.owner != owner && other.until > time);
-        if let Some(other) = other.filter(|_| until > time) {
-            let (first, ends) = (other.owner, other.until);
-            let text = format!("client {first} holds {key:?} until {ends}, client {owner} from {time}");
-            return Err(Violation::TwoHolders(text));
-        }
-        if self.tokens.get(key).is_none_or(|(highest, _)| token > *highest) {
-            self.tokens.insert(key.clone(), (token, time));
-            self.grants.insert(key.clone(), grant);
+            return Err(Violation::Retired(format!("{node} is out and keeps {} keys", image.registers.len())));
         }
         Ok(())
     }

@@ -1,31 +1,31 @@
-//! Runs the slots of `specter-dht` under faults, in one thread, from a seed, and checks what they promise.
+//! Runs `specter-dht` under faults, in one thread, from a seed, and checks what it promises.
 //!
-//! - [`swarm`]: what a seed means: how many nodes, which faults, how patient they are.
-//! - `world`: the event queue, and what each event does.
-//! - `machine`, `network`: a node's disk, clock and pauses; what becomes of a message.
-//! - `nemesis`: which faults happen when.
-//! - `client`, `history`: who asks what, and what came of it.
-//! - [`checker`]: whether the history of a key could have happened one operation at a time.
-//! - `invariant`: what must hold at every moment.
-//! - [`ring`]: the ring alone, with as many nodes as one likes.
+//! Two worlds:
+//! - [`slot`]: a few bare slots whose members change at random: the hardest test of the registers' rules.
+//! - [`cluster`]: many whole nodes that join, leave, crash and lose their disks: the ring, the slots and their requests.
+//!
+//! The ring alone, with as many nodes as one likes, is [`ring`].
+//!
+//! And what the two worlds are made of:
+//! - `queue`: what is due when.
+//! - `network`, `disk`, `clock`: what becomes of a message, of a log, of time.
+//! - `workload`: what a client asks next.
+//! - `history`, [`checker`]: what clients saw, and whether it could have happened one operation at a time.
+//! - `invariant`, `lease`: what must hold at every moment.
 //! - [`tally`]: what a run comes to, and the hash that is the same for the same seed.
 
 pub mod checker;
-mod client;
+mod clock;
+pub mod cluster;
+mod disk;
 mod history;
 mod invariant;
-mod machine;
-mod nemesis;
-mod network;
+mod lease;
+pub mod network;
+mod queue;
 pub mod ring;
-pub mod swarm;
+pub mod slot;
 pub mod tally;
-mod world;
+mod workload;
 
-pub use swarm::Swarm;
 pub use tally::{Outcome, Violation};
-
-/// Runs one world to its end, or to the first broken promise.
-pub fn run(swarm: Swarm) -> Outcome {
-    world::World::new(swarm).run()
-}

@@ -1,30 +1,39 @@
-//! `sim`: runs slots under faults from a seed, or from many.
+//! `sim`: runs clusters, or single slots, under faults from a seed, or from many.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use argh::FromArgs;
-use sim::{Outcome, Swarm};
+use sim::{Outcome, cluster, slot};
 
-/// Runs Specter's slots under faults and checks what they promise.
+/// Runs Specter's clusters and slots under faults and checks what they promise.
 #[derive(FromArgs)]
 struct Arguments {
-    /// the world to run; everything that happens in it follows from this number
+    /// the cluster to run; everything that happens in it follows from this number
     #[argh(option, default = "1")]
     seed: u64,
-    /// many worlds to run, from the first up to but without the last: 0..1000
+    /// many clusters to run, from the first up to but without the last: 0..1000
     #[argh(option, from_str_fn(parse_seeds))]
     seeds: Option<(u64, u64)>,
+    /// many single slots to run, in the same way
+    #[argh(option, from_str_fn(parse_seeds))]
+    slot_seeds: Option<(u64, u64)>,
+    /// run new clusters and slots until so many hours are over
+    #[argh(option)]
+    hours: Option<f64>,
     /// how many nodes there are; drawn from the seed when not given
     #[argh(option)]
     nodes: Option<u64>,
     /// how long faults happen in each world: 30s, 10m, 1h
     #[argh(option, long = "for", from_str_fn(parse_span))]
     span: Option<Duration>,
-    /// break one rule, to see that it is noticed; only in a program built with the feature `broken`
+    /// print what happens
+    #[argh(switch)]
+    trace: bool,
+    /// break one rule, to see that it is noticed; all but kept-identity only in a program built with the feature `broken`
     #[argh(option)]
     broken: Option<String>,
-    /// a ring of so many nodes in place of slots: grown, crashed, measured
+    /// a ring of so many nodes in place of a cluster: grown, crashed, measured
     #[argh(option)]
     ring: Option<u32>,
 }
@@ -49,18 +58,81 @@ fn parse_span(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(feature = "broken")]
-fn break_rule(swarm: &mut Swarm, name: &str) -> Result<(), String> {
+fn rules_without(name: &str) -> Result<specter_dht::kv::Rules, String> {
     use specter_dht::kv::{Rule, Rules};
     let names = || Rule::ALL.map(Rule::broken_name).join(", ");
     let rule = Rule::ALL.into_iter().find(|rule| rule.broken_name() == name);
     let rule = rule.ok_or_else(|| format!("there is no broken variant \"{name}\"; there are: {}", names()))?;
-    swarm.rules = Rules::without(rule);
-    Ok(())
+    Ok(Rules::without(rule))
 }
 
 #[cfg(not(feature = "broken"))]
-fn break_rule(_swarm: &mut Swarm, name: &str) -> Result<(), String> {
+fn rules_without(name: &str) -> Result<specter_dht::kv::Rules, String> {
     Err(format!("the variant \"{name}\" is not in this program; build it with --features broken"))
+}
+
+/// One world that can be run.
+#[derive(Clone, Copy)]
+enum World {
+    Cluster(u64),
+    Slot(u64),
+}
+
+/// The variant in which a machine that lost its disk comes back as the node it was.
+const KEPT_IDENTITY: &str = "kept-identity";
+
+impl Arguments {
+    fn run(&self, world: World) -> Result<Outcome, String> {
+        let broken = self.broken.as_deref();
+        let rules =
+            broken.filter(|name| *name != KEPT_IDENTITY).map_or_else(|| Ok(Default::default()), rules_without)?;
+        Ok(match world {
+            World::Cluster(seed) => {
+                let keeps_identity = broken == Some(KEPT_IDENTITY);
+                let swarm = cluster::Swarm::new(seed, self.nodes, self.span);
+                cluster::run(cluster::Swarm { rules, keeps_identity, ..swarm }, self.trace)
+            }
+            World::Slot(seed) => slot::run(slot::Swarm { rules, ..slot::Swarm::new(seed, self.nodes, self.span) }),
+        })
+    }
+
+    /// The command that runs a world again.
+    fn replay(&self, world: World) -> String {
+        let mut command = match world {
+            World::Cluster(seed) => format!("cargo run --release -p sim -- --seed {seed}"),
+            World::Slot(seed) => format!("cargo run --release -p sim -- --slot-seeds {seed}..{}", seed + 1),
+        };
+        if let Some(nodes) = self.nodes {
+            command += &format!(" --nodes {nodes}");
+        }
+        if let Some(span) = self.span {
+            command += &format!(" --for {}s", span.as_secs());
+        }
+        if let Some(name) = &self.broken {
+            if name != KEPT_IDENTITY {
+                command = command.replace(" -p sim", " -p sim --features broken");
+            }
+            command += &format!(" --broken {name}");
+        }
+        command
+    }
+
+    /// Which worlds are to be run.
+    fn worlds(&self) -> Box<dyn Iterator<Item = World>> {
+        if let Some(hours) = self.hours {
+            let end = Instant::now() + Duration::from_secs_f64(hours * 3600.0);
+            // Seeds that nobody ran before; a failing one is printed.
+            let first =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()) << 20;
+            let worlds = (first..).flat_map(|seed| [World::Cluster(seed), World::Slot(seed)]);
+            return Box::new(worlds.take_while(move |_| Instant::now() < end));
+        }
+        if let Some((first, end)) = self.slot_seeds {
+            return Box::new((first..end).map(World::Slot));
+        }
+        let (first, end) = self.seeds.unwrap_or((self.seed, self.seed + 1));
+        Box::new((first..end).map(World::Cluster))
+    }
 }
 
 fn main() -> ExitCode {
@@ -68,32 +140,32 @@ fn main() -> ExitCode {
     if let Some(nodes) = arguments.ring {
         return measure(nodes, arguments.seed);
     }
-    let (first, end) = arguments.seeds.unwrap_or((arguments.seed, arguments.seed + 1));
-    let mut total = Outcome::default();
-    for seed in first..end {
-        let mut swarm = Swarm::new(seed, arguments.nodes, arguments.span);
-        if let Some(name) = &arguments.broken
-            && let Err(error) = break_rule(&mut swarm, name)
-        {
-            eprintln!("{error}");
-            return ExitCode::from(2);
-        }
-        let outcome = sim::run(swarm);
+    let (mut total, mut worlds) = (Outcome::default(), 0);
+    for world in arguments.worlds() {
+        let outcome = match arguments.run(world) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        };
+        worlds += 1;
         total.add(&outcome);
         if let Some((violation, micros)) = &outcome.violation {
-            print(&total, seed - first + 1);
-            println!("seed {seed}, after {:.3} s: {violation}", Duration::from_micros(*micros).as_secs_f64());
-            println!("again: {}", replay(&arguments, seed));
+            print(&total, worlds);
+            println!("after {:.3} s: {violation}", Duration::from_micros(*micros).as_secs_f64());
+            outcome.notes.iter().for_each(|note| println!("  {note}"));
+            println!("again: {}", arguments.replay(world));
             return ExitCode::FAILURE;
         }
     }
-    print(&total, end.saturating_sub(first));
+    print(&total, worlds);
     println!("every promise was kept");
     ExitCode::SUCCESS
 }
 
 fn measure(nodes: u32, seed: u64) -> ExitCode {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     match sim::ring::measure(nodes, seed) {
         Ok(figures) => {
             println!("{figures}");
@@ -120,23 +192,12 @@ fn resident_bytes() -> Option<u64> {
 
 fn print(total: &Outcome, worlds: u64) {
     let hours = Duration::from_micros(total.micros).as_secs_f64() / 3600.0;
-    println!("{:>12}  worlds ({hours:.2} hours)", worlds);
+    println!("{worlds:>12}  worlds ({hours:.2} hours)");
     for (what, count) in &total.counts {
         println!("{count:>12}  {what}");
     }
+    for (what, value) in &total.most {
+        println!("{value:>12}  {what}, at most");
+    }
     println!("{:016x}  trace", std::hash::Hasher::finish(&total.trace));
-}
-
-fn replay(arguments: &Arguments, seed: u64) -> String {
-    let mut command = format!("cargo run --release -p sim -- --seed {seed}");
-    if let Some(nodes) = arguments.nodes {
-        command += &format!(" --nodes {nodes}");
-    }
-    if let Some(span) = arguments.span {
-        command += &format!(" --for {}s", span.as_secs());
-    }
-    if let Some(name) = &arguments.broken {
-        command = command.replace(" -p sim", " -p sim --features broken") + &format!(" --broken {name}");
-    }
-    command
 }

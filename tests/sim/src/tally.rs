@@ -32,7 +32,25 @@ pub enum Violation {
     /// A node that is out kept keys.
     #[error("{0}")]
     Retired(String),
-    /// The slot did not recover after the faults had stopped.
+    /// A node's log is not what it should be.
+    #[error("{0}")]
+    Log(String),
+    /// A request was replied to twice, never, or wrongly.
+    #[error("{0}")]
+    Replies(String),
+    /// A hint read found what it must not.
+    #[error("{0}")]
+    Hint(String),
+    /// A node went that is needed.
+    #[error("{0}")]
+    Left(String),
+    /// Something grew beyond its bound.
+    #[error("{0}")]
+    Unbounded(String),
+    /// A sound node's message was taken for an unsound one's.
+    #[error("{0}")]
+    Refused(String),
+    /// The slot or the cluster did not recover after the faults had stopped.
     #[error("{0}")]
     Stuck(String),
 }
@@ -80,8 +98,12 @@ impl Hasher for Trace {
 pub struct Outcome {
     /// How often each thing happened.
     pub counts: BTreeMap<&'static str, u64>,
+    /// The largest of what was measured.
+    pub most: BTreeMap<&'static str, u64>,
     /// The first broken promise, and when it was noticed, in microseconds.
     pub violation: Option<(Violation, u64)>,
+    /// What helps to understand a broken promise.
+    pub notes: Vec<String>,
     /// The hash of everything that happened.
     pub trace: Trace,
     /// Simulated time, in microseconds.
@@ -91,13 +113,27 @@ pub struct Outcome {
 impl Outcome {
     /// Counts one thing.
     pub fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
+        self.count_many(what, 1);
     }
 
-    /// Adds the counts of another run.
+    /// Counts many things.
+    pub fn count_many(&mut self, what: &'static str, times: u64) {
+        *self.counts.entry(what).or_default() += times;
+    }
+
+    /// Takes in what was measured.
+    pub fn most(&mut self, what: &'static str, value: u64) {
+        let most = self.most.entry(what).or_default();
+        *most = value.max(*most);
+    }
+
+    /// Adds what another run came to.
     pub fn add(&mut self, other: &Self) {
         for (what, count) in &other.counts {
-            *self.counts.entry(what).or_default() += count;
+            self.count_many(what, *count);
+        }
+        for (what, value) in &other.most {
+            self.most(what, *value);
         }
         self.micros += other.micros;
         self.trace.feed(&other.trace.finish());

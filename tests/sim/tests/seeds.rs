@@ -1,17 +1,18 @@
 //! What random worlds show: with all rules every promise holds, and without one of them some world notices soon.
 
-use sim::{Outcome, Swarm, Violation};
+use sim::slot::Swarm;
+use sim::{Outcome, Violation};
 use specter_dht::kv::{Rule, Rules};
 
 fn broken(seed: u64, rule: Rule) -> Outcome {
-    sim::run(Swarm { rules: Rules::without(rule), ..Swarm::new(seed, None, None) })
+    sim::slot::run(Swarm { rules: Rules::without(rule), ..Swarm::new(seed, None, None) })
 }
 
 #[test]
 fn every_promise_holds_in_many_worlds() {
     let mut total = Outcome::default();
     for seed in 0..32 {
-        let outcome = sim::run(Swarm::new(seed, None, None));
+        let outcome = sim::slot::run(Swarm::new(seed, None, None));
         assert_eq!(outcome.violation, None, "seed {seed}");
         total.add(&outcome);
     }
@@ -23,7 +24,7 @@ fn every_promise_holds_in_many_worlds() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_one_another() {
-    let trace = |seed| std::hash::Hasher::finish(&sim::run(Swarm::new(seed, Some(3), None)).trace);
+    let trace = |seed| std::hash::Hasher::finish(&sim::slot::run(Swarm::new(seed, Some(3), None)).trace);
     assert_eq!(trace(11), trace(11));
     assert_ne!(trace(11), trace(12));
 }

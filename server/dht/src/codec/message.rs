@@ -7,7 +7,11 @@ use crate::{Ballot, Version};
 impl Bounded for Message {
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Prepare { ballot } => ballot.check(),
+            Self::Prepare { ballot, instead_of } => {
+                ballot.check()?;
+                instead_of.check()
+            }
+            Self::Succeed { ballot } => ballot.check(),
             Self::Promise { ballot, report } => {
                 ballot.check()?;
                 report.check()

@@ -36,6 +36,8 @@ impl Bounded for Part {
                 version.check()?;
                 ensure(members.len() <= 2 * MEMBERS_MAX, "a slot has too many members")
             }
+            Self::Handed { slot: _, config } => config.check(),
+            Self::Understood { slot: _, version } => version.check(),
         }
     }
 }

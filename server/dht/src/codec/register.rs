@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Bounded, CHILDREN_MAX, KEY_BYTES_MAX, REGISTER_BYTES_MAX, check_key, check_number, check_value, ensure};
-use crate::kv::register::{REMEMBERED_CLIENTS, Remembered};
+use super::{Bounded, CHILDREN_MAX, KEY_MAX, REGISTER_MAX, check_key, check_number, check_value, ensure};
+use crate::kv::limits::REMEMBERED_MAX;
+use crate::kv::register::Remembered;
 use crate::kv::{Answer, Entry, Lease, Register};
 
 /// The shortest and the longest lease: one that is shorter would end before its owner hears of it, and one that is
@@ -33,8 +34,8 @@ impl Bounded for Register {
             check_number(*token)?;
             bytes += lease_key.len();
         }
-        ensure(bytes <= REGISTER_BYTES_MAX, "a register is too large")?;
-        ensure(recent.len() <= REMEMBERED_CLIENTS, "a register remembers too many clients")?;
+        ensure(bytes <= REGISTER_MAX, "a register is too large")?;
+        ensure(recent.len() <= REMEMBERED_MAX, "a register remembers too many clients")?;
         recent.iter().try_for_each(Remembered::check)
     }
 }
@@ -83,7 +84,7 @@ impl Bounded for Entry {
 }
 
 pub(super) fn check_owner(owner: &[u8]) -> Result<(), &'static str> {
-    ensure(owner.len() <= KEY_BYTES_MAX, "the name of a lease's owner is too long")
+    ensure(owner.len() <= KEY_MAX, "the name of a lease's owner is too long")
 }
 
 pub(super) fn check_ttl(ttl: Duration) -> Result<(), &'static str> {

@@ -96,9 +96,9 @@ fn assert_bound<T: Serialize + DeserializeOwned + Bounded + Debug>(within: &T, b
 #[test]
 fn a_long_key_is_refused() {
     let read = |length: usize| Request { key: vec![7; length], ..request(Operation::Get) };
-    assert_bound(&read(KEY_BYTES_MAX), &read(KEY_BYTES_MAX + 1));
+    assert_bound(&read(KEY_MAX), &read(KEY_MAX + 1));
     let purge = |length: usize| Entry::Purge { key: vec![7; length], version: version(1, 1) };
-    assert_bound(&purge(KEY_BYTES_MAX), &purge(KEY_BYTES_MAX + 1));
+    assert_bound(&purge(KEY_MAX), &purge(KEY_MAX + 1));
 }
 
 #[test]
@@ -113,10 +113,10 @@ fn a_long_value_is_refused_wherever_it_stands() {
         Operation::Contains,
     ];
     for make in makers {
-        assert_bound(&request(make(value(VALUE_BYTES_MAX))), &request(make(value(VALUE_BYTES_MAX + 1))));
+        assert_bound(&request(make(value(VALUE_MAX))), &request(make(value(VALUE_MAX + 1))));
     }
     let held = |length: usize| Register { value: Some(value(length)), ..Register::EMPTY };
-    assert_bound(&held(VALUE_BYTES_MAX), &held(VALUE_BYTES_MAX + 1));
+    assert_bound(&held(VALUE_MAX), &held(VALUE_MAX + 1));
 }
 
 fn children(count: usize, length: usize) -> Register {
@@ -131,7 +131,7 @@ fn children(count: usize, length: usize) -> Register {
 #[test]
 fn a_large_register_is_refused() {
     assert_bound(&children(CHILDREN_MAX, 8), &children(CHILDREN_MAX + 1, 8));
-    assert_bound(&children(4, VALUE_BYTES_MAX), &children(5, VALUE_BYTES_MAX));
+    assert_bound(&children(4, VALUE_MAX), &children(5, VALUE_MAX));
     let fences = |count: u32| Register {
         fences: (0..count).map(|key| (key.to_be_bytes().to_vec(), 1)).collect(),
         ..Register::EMPTY
@@ -157,7 +157,7 @@ fn a_register_remembers_no_more_than_a_leader_makes_it() {
 fn a_lease_that_is_no_lease_is_refused() {
     let acquire = |owner: usize, ttl| request(Operation::Acquire { owner: vec![7; owner], nonce: 1, ttl });
     let second = Duration::from_secs(1);
-    assert_bound(&acquire(KEY_BYTES_MAX, second), &acquire(KEY_BYTES_MAX + 1, second));
+    assert_bound(&acquire(KEY_MAX, second), &acquire(KEY_MAX + 1, second));
     assert_bound(&acquire(1, Duration::from_millis(1)), &acquire(1, Duration::ZERO));
     assert_bound(&acquire(1, second * 86_400), &acquire(1, second * 86_401));
     let held = |token| {
@@ -170,7 +170,7 @@ fn a_lease_that_is_no_lease_is_refused() {
 
 #[test]
 fn numbers_that_somebody_counts_on_from_leave_room() {
-    let ballot = |counter| Message::Prepare { ballot: Ballot { counter, node: node(1) } };
+    let ballot = |counter| Message::Prepare { ballot: Ballot { counter, node: node(1) }, instead_of: None };
     assert_bound(&ballot(COUNTER_MAX), &ballot(COUNTER_MAX + 1));
     let seq = |seq| Entry::Purge { key: Vec::new(), version: version(1, seq) };
     assert_bound(&seq(NUMBER_MAX), &seq(NUMBER_MAX + 1));
@@ -215,8 +215,8 @@ fn page(version: Version, registers: impl IntoIterator<Item = (Vec<u8>, Register
 #[test]
 fn a_page_is_held_to_its_bounds_in_every_part() {
     let of = |key: usize, register| page(version(1, 1), [(vec![7; key], register)]);
-    assert_bound(&of(KEY_BYTES_MAX, Register::EMPTY), &of(KEY_BYTES_MAX + 1, Register::EMPTY));
-    assert_bound(&of(1, children(4, VALUE_BYTES_MAX)), &of(1, children(5, VALUE_BYTES_MAX)));
+    assert_bound(&of(KEY_MAX, Register::EMPTY), &of(KEY_MAX + 1, Register::EMPTY));
+    assert_bound(&of(1, children(4, VALUE_MAX)), &of(1, children(5, VALUE_MAX)));
     let one = |seq| page(version(1, seq), [(vec![7], Register::EMPTY)]);
     assert_bound(&one(1), &one(u64::MAX));
 }
@@ -265,7 +265,7 @@ fn a_list_of_too_many_machines_is_refused() {
 
 #[test]
 fn a_frame_has_a_longest_length_on_both_sides() {
-    let full = || Register { value: Some(vec![7; VALUE_BYTES_MAX]), ..Register::EMPTY };
+    let full = || Register { value: Some(vec![7; VALUE_MAX]), ..Register::EMPTY };
     let of = |count: u8| page(version(1, 1), (0..count).map(|key| (vec![key], full())));
     assert_comes_back(&of(15));
     let mut buffer = b"before".to_vec();

@@ -37,15 +37,26 @@ impl Acceptor {
     }
 
     /// A2.
-    pub(crate) fn prepare(&mut self, now: Instant, from: NodeId, ballot: Ballot, outbox: &mut Outbox) {
-        let led = self.leader.is_some_and(|(leader, heard)| leader != from && now.since(heard) < self.sticky);
+    pub(crate) fn prepare(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: Ballot,
+        instead_of: Option<Ballot>,
+        outbox: &mut Outbox,
+    ) {
+        let durable = &self.durable;
+        // Who is out but does not know it would otherwise unseat leaders for ever, or ask for ever while somebody leads.
+        let omitted = durable.chosen && durable.config.is_stable() && !durable.config.contains(from);
+        if omitted && self.is_member() {
+            return self.nack(from, ballot, outbox);
+        }
+        let gone = instead_of == Some(self.durable.promise);
+        let led = self.leader.is_some_and(|(leader, heard)| leader != from && now.since(heard) < self.sticky) && !gone;
         if led && from != self.me {
             return;
         }
-        let durable = &self.durable;
-        // Who is out but does not know it would otherwise unseat leaders for ever.
-        let omitted = durable.chosen && durable.config.is_stable() && !durable.config.contains(from);
-        if ballot < durable.promise || (omitted && self.is_member()) {
+        if ballot < durable.promise {
             return self.nack(from, ballot, outbox);
         }
         self.promise(ballot, outbox);
@@ -107,7 +118,8 @@ impl Acceptor {
         config: Version,
         outbox: &mut Outbox,
     ) {
-        if !self.follow(now, from, ballot, outbox) {
+        // Of a write that is dropped because the disk is behind another copy comes before long.
+        if !self.follow(now, from, ballot, outbox) || outbox.is_full() {
             return;
         }
         if self.durable.config.version < config {

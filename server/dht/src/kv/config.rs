@@ -6,9 +6,6 @@ use std::collections::BTreeSet;
 use crate::kv::{Rule, Rules};
 use crate::{NodeId, Version};
 
-/// Max
-pub const MEMBERS_MAX: usize = 9;
-
 /// A node that keeps the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kv::limits::ASKED_MAX;
 use crate::kv::recovery::Reading;
 use crate::kv::slot::Role;
 use crate::kv::{Config, Message, Report, Rule, Slot};
@@ -15,6 +16,8 @@ pub(crate) struct Candidate {
     /// The deadline is never put off beyond this.
     pub(crate) last_deadline: Instant,
     asked: BTreeSet<NodeId>,
+    /// The leader that has asked it to lead.
+    instead_of: Option<Ballot>,
     pub(crate) reports: BTreeMap<NodeId, Report>,
     /// What was read of what others hold.
     pub(crate) readings: BTreeMap<NodeId, Reading>,
@@ -37,8 +40,9 @@ impl Candidate {
 impl Slot {
     /// L1: asks itself first, and the others only once its own promise is on its disk: a ballot that is forgotten in a
     /// crash must not be used twice.
-    pub(crate) fn campaign(&mut self, now: Instant) {
-        let counter = self.counter_seen.max(self.acceptor.durable.promise.counter) + 1;
+    pub(crate) fn campaign(&mut self, now: Instant, instead_of: Option<Ballot>) {
+        let highest = self.counter_seen.max(self.acceptor.durable.promise.counter);
+        let Some(counter) = highest.checked_add(1) else { return self.postpone_election(now) };
         let ballot = Ballot { counter, node: self.me };
         self.counter_seen = counter;
         self.postpone_election(now);
@@ -47,21 +51,30 @@ impl Slot {
             deadline: self.election_at,
             last_deadline: now + self.settings.candidacy,
             asked: BTreeSet::from([self.me]),
+            instead_of,
             reports: BTreeMap::new(),
             readings: BTreeMap::new(),
             ask_again_at: Instant::FAR,
         });
-        self.outbox.send(self.me, Message::Prepare { ballot });
+        self.outbox.send(self.me, Message::Prepare { ballot, instead_of });
         if !self.rules.keeps(Rule::OwnBallotFirst) {
             self.ask(&self.acceptor.durable.config.audience(), ballot);
+        }
+    }
+
+    /// A leader that goes asks this member to lead.
+    pub(crate) fn succeed(&mut self, now: Instant, ballot: Ballot) {
+        let follows = matches!(self.role, Role::Follower) && self.acceptor.durable.promise == ballot;
+        if follows && self.acceptor.is_member() {
+            self.campaign(now, Some(ballot));
         }
     }
 
     fn ask(&mut self, nodes: &BTreeSet<NodeId>, ballot: Ballot) {
         let Role::Candidate(candidate) = &mut self.role else { return };
         for node in nodes {
-            if candidate.asked.insert(*node) {
-                self.outbox.send(*node, Message::Prepare { ballot });
+            if candidate.asked.len() < ASKED_MAX && candidate.asked.insert(*node) {
+                self.outbox.send(*node, Message::Prepare { ballot, instead_of: candidate.instead_of });
             }
         }
     }
@@ -125,7 +138,7 @@ impl Slot {
 
     pub(crate) fn give_up(&mut self, now: Instant) {
         self.role = Role::Follower;
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         self.postpone_election(now);
     }
 }

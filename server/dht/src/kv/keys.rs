@@ -53,6 +53,10 @@ impl Keys {
         keys
     }
 
+    pub(crate) fn len(&self) -> u64 {
+        self.table.len() as u64
+    }
+
     pub(crate) fn get(&self, key: &Key) -> Option<&Held> {
         self.table.get(key)
     }
@@ -108,9 +112,17 @@ impl Keys {
         self.stale.is_empty()
     }
 
-    /// The fresh keys that a member lacks, the oldest values first.
-    pub(crate) fn lacked_by(&self, seat: u32) -> impl Iterator<Item = &Key> {
-        self.lacking.get(seat as usize).into_iter().flat_map(BTreeMap::values)
+    /// The oldest value that a member lacks, of those after the one and up to the other version.
+    pub(crate) fn lacked_by(&self, seat: u32, after: Option<Version>, until: Version) -> Option<(Version, &Key)> {
+        let lacked = self.lacking.get(seat as usize)?;
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (version, key) = lacked.range((after, Bound::Unbounded)).next()?;
+        (*version <= until).then_some((*version, key))
+    }
+
+    /// How many fresh keys a member lacks.
+    pub(crate) fn lacks(&self, seat: u32) -> usize {
+        self.lacking.get(seat as usize).map_or(0, BTreeMap::len)
     }
 
     /// The oldest value that some member lacks.
@@ -215,8 +227,14 @@ mod tests {
         while let Some(next) = keys.stale_after(stale.last()).cloned() {
             stale.push(next);
         }
-        let lacking = roster.all().seats().map(|seat| keys.lacked_by(seat).cloned().collect()).collect();
-        (stale, lacking, keys.oldest_lacked())
+        let lacked_by = |seat| {
+            let next = |after: &Option<(Version, Key)>| {
+                let after = after.as_ref().map(|(version, _)| *version);
+                keys.lacked_by(seat, after, version(u64::MAX)).map(|(version, key)| (version, key.clone()))
+            };
+            std::iter::successors(next(&None), |last| next(&Some(last.clone()))).map(|(_, key)| key).collect()
+        };
+        (stale, roster.all().seats().map(lacked_by).collect(), keys.oldest_lacked())
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::kv::keys::{Held, Keys};
+use crate::kv::limits::KEYS_MAX;
 use crate::kv::outbox::Outbox;
 use crate::kv::reading::Reads;
 use crate::kv::reconfigure::{Drain, Proposal};
 use crate::kv::register::Recollection;
 use crate::kv::roster::{Nodes, Roster};
+use crate::kv::transfer::Transfer;
 use crate::kv::{Answer, Config, Key, Message, Output, Refusal, Register, Request, RequestId, Rule, Rules, Settings};
 use crate::{Ballot, Instant, NodeId, Version};
 
@@ -33,7 +35,7 @@ pub(crate) enum Task {
     /// What a client asked.
     Request { id: RequestId, request: Request },
     /// Write the same value again, under this leader and this configuration.
-    Refresh,
+    Refresh { size: usize },
     /// Take a lease away whose time is over.
     Expire { token: u64 },
 }
@@ -76,6 +78,8 @@ pub(crate) struct Leader {
     /// Keys with something to begin that could not be begun at once.
     ready: BTreeSet<Key>,
     queued: usize,
+    /// How many of the writes on their way some client waits for.
+    serving: usize,
     pub(crate) reads: Reads,
     pub(crate) heartbeat_at: Instant,
     /// When a quorum last confirmed; in a joint configuration its old side is enough.
@@ -84,8 +88,11 @@ pub(crate) struct Leader {
     pub(crate) joint_at: Instant,
     /// Not before this are the members changed.
     pub(crate) reconfigure_after: Instant,
-    /// The key that was last written again for being stale: the next one comes after it. None: from the first.
-    pub(crate) refreshed: Option<Key>,
+    pub(crate) transfer: Transfer,
+    /// Whether it has been asked to let another member lead.
+    pub(crate) goes: bool,
+    /// Whom it has asked to lead instead.
+    pub(crate) successor: Option<NodeId>,
     /// Set when it must step down.
     pub(crate) over: bool,
 }
@@ -112,22 +119,21 @@ impl Leader {
             flights: BTreeMap::new(),
             ready: BTreeSet::new(),
             queued: 0,
+            serving: 0,
             reads: Reads::default(),
             heartbeat_at: now,
             contact_at: now,
             joint_at: now,
             reconfigure_after: now,
-            refreshed: None,
+            transfer: Transfer::default(),
+            goes: false,
+            successor: None,
             over: false,
         }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
         self.proposal.is_none()
-    }
-
-    pub(crate) const fn is_changing(&self) -> bool {
-        self.drain.is_some() || self.config.new.is_some()
     }
 
     /// Whether something may be begun.
@@ -141,7 +147,7 @@ impl Leader {
     }
 
     pub(crate) fn request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
-        if self.queued + self.reads.len() >= context.settings.queue {
+        if self.queued + self.serving + self.reads.len() >= context.settings.queue {
             return context.reply(id, Err(Refusal::Busy), None);
         }
         // A read need not wait for a write on its way: whoever sent that has no answer yet.
@@ -197,8 +203,8 @@ impl Leader {
         let mut register = held.map_or_else(Arc::default, |held| Arc::clone(&held.register));
         let mut answer = None;
         match &task {
-            Task::Refresh if held.is_none_or(|held| self.keys.is_fresh(held)) => return,
-            Task::Refresh => {}
+            Task::Refresh { .. } if held.is_none_or(|held| self.keys.is_fresh(held)) => return,
+            Task::Refresh { size } => self.transfer.refreshing += size,
             Task::Expire { token } => {
                 if held.and_then(|held| held.lease_until).is_none_or(|until| until > context.now) {
                     return;
@@ -221,6 +227,9 @@ impl Leader {
                     Recollection::New => {
                         let register = Arc::make_mut(&mut register);
                         let result = register.apply(&request.operation, version.seq);
+                        if !register.fits() || (held.is_none() && self.keys.len() >= KEYS_MAX) {
+                            return context.reply(*id, Err(Refusal::TooLarge), None);
+                        }
                         register.remember(request.op, result.clone());
                         answer = Some(result);
                     }
@@ -228,6 +237,7 @@ impl Leader {
             }
         }
         self.seq = version.seq;
+        self.serving += usize::from(matches!(task, Task::Request { .. }));
         let flight = Flight { version, register, acks: Nodes::default(), task, answer };
         self.flights.insert(version.seq, key.clone());
         self.send_flight(context, key, &flight);
@@ -257,6 +267,7 @@ impl Leader {
 
     pub(crate) fn accepted(&mut self, context: &mut Context<'_>, from: NodeId, key: &Key, version: Version) {
         let Some(seat) = self.roster.seat(from) else { return };
+        self.transfer.answered(seat, version);
         match self.work.get_mut(key).and_then(|work| work.flight.as_mut()) {
             Some(flight) if flight.version == version => {
                 flight.acks.insert(seat);
@@ -285,10 +296,13 @@ impl Leader {
         let accepted = |flight: &mut Flight| self.roster.quorum(flight.acks, context.rules);
         let Some(Flight { version, register, acks, task, answer }) = work.flight.take_if(accepted) else { return };
         self.flights.remove(&version.seq);
+        if let Task::Refresh { size } = task {
+            self.transfer.refreshing -= size;
+        }
         let before = self.keys.get(key);
         let restarts = match &task {
             Task::Request { request, .. } => request.operation.starts_lease(),
-            Task::Refresh | Task::Expire { .. } => false,
+            Task::Refresh { .. } | Task::Expire { .. } => false,
         };
         let lease_until = match (register.lease(), before.and_then(|held| held.lease_until)) {
             (None, _) => None,
@@ -296,6 +310,7 @@ impl Leader {
             (Some(lease), _) => Some(context.now + lease.ttl),
         };
         let by_client = matches!(task, Task::Request { .. });
+        self.serving -= usize::from(by_client);
         let touched = before.map(|held| held.touched).filter(|_| !by_client).unwrap_or(context.now);
         self.keys.put(key, Held { version, register, confirmed: true, holders: acks, touched, lease_until });
         if let (Task::Request { id, .. }, Some(answer)) = (task, answer) {
@@ -311,12 +326,17 @@ impl Leader {
         for flight in self.work.values_mut().filter_map(|work| work.flight.as_mut()) {
             flight.acks = self.roster.moved(flight.acks, &roster);
         }
-        self.refreshed = None;
+        self.transfer.start_over(Version { ballot: self.ballot, seq: self.seq });
         (self.config, self.roster) = (config, roster);
     }
 
     /// L6: what was begun may or may not come to pass; what was not, does not.
     pub(crate) fn close(self, outbox: &mut Outbox) {
+        let members: Vec<NodeId> = self.roster.nodes().to_vec();
+        let not_begun = match self.successor {
+            Some(successor) => Refusal::Redirect { leader: Some(successor), members },
+            None => Refusal::Unavailable,
+        };
         let mut refuse = |id, refusal| outbox.push(Output::Reply { id, reply: Err(refusal), rests_on: None });
         for work in self.work.into_values() {
             if let Some(Flight { task: Task::Request { id, request }, .. }) = work.flight {
@@ -325,12 +345,12 @@ impl Leader {
             }
             for task in work.queue {
                 if let Task::Request { id, .. } = task {
-                    refuse(id, Refusal::Unavailable);
+                    refuse(id, not_begun.clone());
                 }
             }
         }
         for id in self.reads.into_ids() {
-            refuse(id, Refusal::Unavailable);
+            refuse(id, not_begun.clone());
         }
     }
 }

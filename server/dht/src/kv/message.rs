@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
 use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::kv::register::{Answer, Key, OpId, Operation, Register};
@@ -34,6 +34,8 @@ pub enum Message {
     Prepare {
         /// The right it claims.
         ballot: Ballot,
+        /// The right of the leader that has asked it to: whoever follows that one need not wait for its silence.
+        instead_of: Option<Ballot>,
     },
     /// A member will listen to no lower ballot.
     Promise {
@@ -141,6 +143,11 @@ pub enum Message {
         /// Which value of it.
         version: Version,
     },
+    /// A leader goes, and asks a member to claim the lead at once.
+    Succeed {
+        /// The right of the leader that goes.
+        ballot: Ballot,
+    },
     /// A configuration is chosen.
     Learn {
         /// The configuration.
@@ -161,17 +168,6 @@ pub struct Request {
     pub op: OpId,
     /// What to do.
     pub operation: Operation,
-}
-
-impl Request {
-    /// Bytes
-    pub fn bytes(&self) -> usize {
-        self.key.len()
-    }
-    /// Bounds
-    pub fn is_within_bounds(&self) -> bool {
-        true
-    }
 }
 
 /// Why a request has no answer.
@@ -199,13 +195,13 @@ pub enum Refusal {
         /// The operation.
         op: OpId,
     },
-    /// A late copy of an operation whose client has sent a later one.
-    #[error("the disk of the leader is full")]
-    ReadOnly,
-    /// Never done.
-    #[error("too large")]
+    /// Not done: it or what would become of the key is beyond a limit of [`limits`](crate::kv::limits).
+    #[error("the request, or what would become of its key, is larger than the store allows")]
     TooLarge,
-    /// A late copy.
+    /// Not done: the disk of the leader takes no more.
+    #[error("the disk of the slot's leader is full")]
+    ReadOnly,
+    /// A late copy of an operation whose client has sent a later one.
     #[error("the request is a late copy; the same client has sent a newer one for this key")]
     Superseded,
 }
@@ -238,11 +234,19 @@ pub enum Input {
     Wanted {
         /// The nodes; none of them twice.
         nodes: Vec<NodeId>,
-        /// For how long the ring must have said so before the members are changed.
+        /// How long they must have been wanted before the members change: no time when a member leaves in order, longer
+        /// when one has joined, still longer when one is thought to be dead. Said again of the same nodes, the earlier
+        /// end counts.
         hold_off: Duration,
-        /// Whether the members may be changed now.
+    },
+    /// Whether this node may begin to change the members of this slot; it may until it is told otherwise. A change under
+    /// way goes on.
+    Permit {
+        /// Whether it may.
         may_change: bool,
     },
+    /// The node is about to go: if it leads, a member that holds everything is asked to lead instead.
+    HandOver,
     /// Whether the disk takes no more.
     ReadOnly(bool),
 }

@@ -70,6 +70,9 @@ impl Leader {
     }
 
     pub(crate) fn confirmed(&mut self, context: &mut Context<'_>, from: NodeId, round: u64, known: Option<Version>) {
+        if round > self.reads.round || self.roster.seat(from).is_none() {
+            return;
+        }
         let confirmed = self.reads.confirmed.entry(from).or_default();
         *confirmed = round.max(*confirmed);
         if self.proposal.is_none() && known != Some(self.config.version) {

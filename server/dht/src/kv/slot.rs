@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::kv::acceptor::Acceptor;
 use crate::kv::election::Candidate;
 use crate::kv::leader::{Context, Leader};
+use crate::kv::limits::MEMBERS_MAX;
 use crate::kv::outbox::Outbox;
 use crate::kv::recovery::Page;
 use crate::kv::{
@@ -15,6 +16,14 @@ use crate::{Instant, NodeId, Random, Version};
 
 /// How long a candidate keeps still that was told it is no longer a member.
 const PASSIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+
+/// Who should keep the slot.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) nodes: Vec<NodeId>,
+    /// From when on the ring is believed.
+    pub(crate) due: Instant,
+}
 
 /// What the node is at the moment; nothing of it outlives a restart.
 #[derive(Debug)]
@@ -41,8 +50,9 @@ pub struct Slot {
     pub(crate) failures: u32,
     /// Since when elections fail only for want of the new side of a joint configuration.
     pub(crate) blocked_since: Option<Instant>,
-    /// Who should keep the slot, and since when the ring says so.
-    wanted: Option<(Vec<NodeId>, Instant)>,
+    wanted: Option<Wanted>,
+    may_change: bool,
+    refused: u64,
 }
 
 impl Slot {
@@ -89,6 +99,8 @@ impl Slot {
             failures: 0,
             blocked_since: None,
             wanted: None,
+            may_change: true,
+            refused: 0,
         };
         slot.postpone_election(now);
         slot
@@ -98,15 +110,22 @@ impl Slot {
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Timeout => self.tick(now),
-            Input::Message { from, message } => self.receive(now, from, message),
+            Input::Message { from, message } => {
+                if !self.is_sound(from, &message) {
+                    self.refused = self.refused.saturating_add(1);
+                } else if message.is_answer() || !self.outbox.is_full() {
+                    self.receive(now, from, message);
+                }
+            }
             Input::Request { id, request } => self.request(now, id, request),
             Input::Persisted { upto } => self.outbox.persisted(upto),
             Input::ReadOnly(_) => {}
-            Input::Wanted { nodes, .. } => {
-                if self.wanted.as_ref().is_none_or(|(known, _)| *known != nodes) {
-                    self.wanted = Some((nodes, now));
-                }
+            Input::Wanted { nodes, hold_off } => self.want(now, nodes, now + hold_off),
+            Input::Permit { may_change } => {
+                self.may_change = may_change;
+                self.reconsider(now);
             }
+            Input::HandOver => self.lead_on(now, |leader, _| leader.goes = true),
         }
         while let Some(message) = self.outbox.next_to_self() {
             self.receive(now, self.me, message);
@@ -121,6 +140,11 @@ impl Slot {
     /// What the node's disk will hold once everything appended is on it.
     pub const fn state(&self) -> &Durable {
         &self.acceptor.durable
+    }
+
+    /// How many messages were dropped because no sound node sends them.
+    pub const fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// The configuration in which this node answers requests, if it leads.
@@ -170,16 +194,35 @@ impl Slot {
             return;
         }
         match &self.role {
-            Role::Follower => self.campaign(now),
+            Role::Follower => self.campaign(now, None),
             Role::Candidate(_) => self.go_on(now),
             Role::Leader(_) => {
-                let wanted = self.wanted.clone();
-                self.lead_on(now, |leader, context| leader.upkeep(context, wanted.as_ref()));
+                self.lead_on(now, Leader::upkeep);
+                self.reconsider(now);
             }
         }
     }
 
+    fn want(&mut self, now: Instant, nodes: Vec<NodeId>, due: Instant) {
+        let once = |node: &NodeId| nodes.iter().filter(|other| *other == node).count() == 1;
+        if !(1..=MEMBERS_MAX).contains(&nodes.len()) || !nodes.iter().all(once) {
+            return;
+        }
+        let earlier = self.wanted.as_ref().filter(|known| known.nodes == nodes).map(|known| known.due);
+        self.wanted = Some(Wanted { nodes, due: earlier.map_or(due, |earlier| earlier.min(due)) });
+        self.reconsider(now);
+    }
+
+    /// Begins or undoes a change of members, if this node leads and one is due.
+    fn reconsider(&mut self, now: Instant) {
+        let wanted = self.wanted.clone().filter(|_| self.may_change);
+        self.lead_on(now, |leader, context| leader.reconsider(context, wanted.as_ref()));
+    }
+
     fn request(&mut self, now: Instant, id: RequestId, request: Request) {
+        if !request.fits() {
+            return self.outbox.push(Output::Reply { id, reply: Err(Refusal::TooLarge), rests_on: None });
+        }
         if matches!(self.role, Role::Leader(_)) {
             return self.lead_on(now, |leader, context| leader.request(context, id, request));
         }
@@ -192,9 +235,9 @@ impl Slot {
 
     fn receive(&mut self, now: Instant, from: NodeId, message: Message) {
         match message {
-            Message::Prepare { ballot } => {
+            Message::Prepare { ballot, instead_of } => {
                 self.counter_seen = self.counter_seen.max(ballot.counter);
-                self.acceptor.prepare(now, from, ballot, &mut self.outbox);
+                self.acceptor.prepare(now, from, ballot, instead_of, &mut self.outbox);
             }
             Message::Accept { ballot, key, version, register, config } => {
                 self.acceptor.accept(now, from, ballot, key, version, register, config, &mut self.outbox);
@@ -209,6 +252,7 @@ impl Slot {
                 self.heard(now, from);
             }
             Message::Purge { ballot, key, version } => self.acceptor.purge(ballot, key, version, &mut self.outbox),
+            Message::Succeed { ballot } => self.succeed(now, ballot),
             Message::Learn { config } => self.acceptor.learn(config, &mut self.outbox),
             Message::Promise { ballot, report } => self.promised(now, from, ballot, *report),
             Message::Fetch { ballot, after } => {
@@ -225,7 +269,7 @@ impl Slot {
                 if chosen {
                     self.acceptor.learn(config, &mut self.outbox);
                 }
-                self.refused(now, ballot, promised > ballot);
+                self.nacked(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
                 self.lead_in(now, from, ballot, |leader, context| leader.accepted(context, from, &key, version));
@@ -259,7 +303,7 @@ impl Slot {
     }
 
     /// A member refused a ballot: for a higher one, or because the sender is no longer a member.
-    fn refused(&mut self, now: Instant, ballot: crate::Ballot, outbid: bool) {
+    fn nacked(&mut self, now: Instant, ballot: crate::Ballot, outbid: bool) {
         match &self.role {
             Role::Candidate(candidate) if candidate.ballot == ballot => {
                 self.give_up(now);

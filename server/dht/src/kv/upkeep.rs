@@ -1,47 +1,44 @@
 //! What a leader does at every heartbeat: asks, sends again, rewrites, lets leases end, purges (rules G1 and G2). It looks
 //! only at keys that something is to be done to, so that a slot at rest costs the same however many keys it has.
 
+use std::time::Duration;
+
 use crate::kv::keys::Held;
 use crate::kv::leader::{Context, Leader, Task};
 use crate::kv::{Key, Message, Rule};
-use crate::{Instant, NodeId, Version};
+use crate::{Instant, Version};
+
+/// The next time at which the hearts of all slots of a node beat: their messages then go together.
+pub(crate) fn next_beat(now: Instant, heartbeat: Duration) -> Instant {
+    let span = u64::try_from(heartbeat.as_micros()).unwrap_or(u64::MAX).max(1);
+    Instant::from_micros((now.as_micros() / span).saturating_add(1).saturating_mul(span))
+}
 
 impl Leader {
-    pub(crate) fn upkeep(&mut self, context: &mut Context<'_>, wanted: Option<&(Vec<NodeId>, Instant)>) {
-        self.heartbeat_at = context.now + context.settings.heartbeat;
+    pub(crate) fn upkeep(&mut self, context: &mut Context<'_>) {
+        self.heartbeat_at = next_beat(context.now, context.settings.heartbeat);
         if context.now.since(self.contact_at) >= context.settings.step_down {
             self.over = true;
             return;
         }
         self.ask_round(context);
         self.send_again(context);
-        self.reconsider(context, wanted);
         if self.is_open() && self.drain.is_none() {
             self.end_leases(context);
-            self.refreshed = None;
-            self.refresh_stale(context);
             self.purge(context);
         }
     }
 
-    /// G1: what is on its way goes again to whoever has not answered, and some of what is settled to whoever lacks it.
-    /// What is not fresh is written anew before long; a new member would refuse it as it is.
-    fn send_again(&self, context: &mut Context<'_>) {
+    /// G1: what is on its way goes again to whoever has not answered, and what is settled to whoever lacks it.
+    fn send_again(&mut self, context: &mut Context<'_>) {
         self.propose_again(context);
         for key in self.flights.values() {
             if let Some(flight) = self.work.get(key).and_then(|work| work.flight.as_ref()) {
                 self.send_flight(context, key, flight);
             }
         }
-        let near = self.roster.nodes().iter().filter(|node| self.reads.is_near(**node));
-        let near = near.filter_map(|node| self.roster.seat(*node).map(|seat| (*node, seat)));
-        let lacked = near.flat_map(|(node, seat)| self.keys.lacked_by(seat).map(move |key| (node, key)));
-        let idle = lacked.filter(|(_, key)| !self.work.contains_key(*key));
-        for (node, key) in idle.take(context.settings.transfer_window) {
-            if let Some(held) = self.keys.get(key) {
-                self.send_accept(context, node, key, held.version, &held.register);
-            }
-        }
+        self.transfer.start_over(Version { ballot: self.ballot, seq: self.seq });
+        self.send_lacking(context);
     }
 
     fn end_leases(&mut self, context: &mut Context<'_>) {
@@ -50,17 +47,6 @@ impl Leader {
         let over: Vec<(Key, u64)> = over.filter_map(|key| lease(key).map(|token| (key.clone(), token))).collect();
         for (key, token) in over {
             self.submit(context, key, Task::Expire { token });
-        }
-    }
-
-    /// Writes some keys again that are not fresh: values of earlier leaders, and in a joint configuration everything.
-    pub(crate) fn refresh_stale(&mut self, context: &mut Context<'_>) {
-        while self.flights.len() < context.settings.transfer_window {
-            let Some(key) = self.keys.stale_after(self.refreshed.as_ref()).cloned() else { return };
-            self.refreshed = Some(key.clone());
-            if !self.work.contains_key(&key) {
-                self.submit(context, key, Task::Refresh);
-            }
         }
     }
 

@@ -107,7 +107,7 @@ impl Asking {
     /// The leader of a slot tells where it is.
     pub(super) fn point(&mut self, slot: SlotId, version: Version, members: &[NodeId]) {
         let hint = self.hints.entry(slot).or_default();
-        if version >= hint.version && members.len() <= crate::kv::config::MEMBERS_MAX {
+        if version >= hint.version && members.len() <= crate::kv::limits::MEMBERS_MAX {
             *hint = Hint { leader: None, version, members: members.to_vec() };
         }
     }
@@ -137,7 +137,7 @@ impl Node {
         self.asking.counted += 1;
         let number = self.asking.counted;
         let request = Request { key: key.clone(), op: OpId { client: self.asking.client, number }, operation };
-        if (freshness == Freshness::Hint && !is_read) || !request.is_within_bounds() {
+        if (freshness == Freshness::Hint && !is_read) || !request.fits() {
             return self.outputs.push_back(fail(Failure::Invalid));
         }
         let deadline = now + patience;
@@ -308,7 +308,7 @@ impl Node {
                 pending.sent_on += 1;
                 let goes_on = pending.sent_on <= SENT_ON_MAX;
                 let mut named: Vec<NodeId> = leader.into_iter().chain(members).collect();
-                named.truncate(crate::kv::config::MEMBERS_MAX);
+                named.truncate(crate::kv::limits::MEMBERS_MAX);
                 for node in named.into_iter().filter(|node| *node != from).rev() {
                     // Nearer to the slot than whom the ring named.
                     pending.tour.retain(|known| *known != node);

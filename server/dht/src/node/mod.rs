@@ -1,6 +1,6 @@
 //! One node: its place on the ring, its part in the slots it keeps, and what its users ask.
 //!
-//! - `placing`: who should keep the slots that this node leads, and how it leaves them.
+//! - `placing`: who should keep the slots that this node leads; `leaving`: how it goes without being missed.
 //! - `asking`: how a request of this node's user finds the leader of its slot, and is tried again.
 //! - `serving`: how requests of other nodes are answered.
 //! - `packing`: how everything for one machine goes into one packet.
@@ -10,6 +10,7 @@
 //! ```
 
 mod asking;
+mod leaving;
 mod packing;
 mod placing;
 mod serving;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use asking::Asking;
+use leaving::Leaving;
 use packing::Parcels;
 use placing::Placing;
 use serving::Serving;
@@ -83,6 +85,7 @@ pub struct Node {
     asking: Asking,
     serving: Serving,
     placing: Placing,
+    leaving: Leaving,
     refused: Refused,
 }
 
@@ -112,6 +115,7 @@ impl Node {
             asking: Asking::new(client),
             serving: Serving::default(),
             placing: Placing::new(now),
+            leaving: Leaving::new(),
             refused: Refused::default(),
             settings,
             random,
@@ -128,7 +132,7 @@ impl Node {
         for (slot, durable) in durable {
             let random = Random::seeded(this.random.next_u64());
             let part = Slot::resume(node, this.settings.slot.clone(), rules, random, now, durable);
-            this.slots.insert(slot, part);
+            this.slots.insert(slot, start_slot(part, now));
             this.note_wake(slot);
         }
         this.settle(now);
@@ -180,7 +184,11 @@ impl Node {
 
     fn deadline(&self) -> Instant {
         let slots = self.wakes.first().map_or(Instant::FAR, |(at, _)| *at);
-        slots.min(self.ring.deadline()).min(self.asking.deadline()).min(self.placing.deadline())
+        slots
+            .min(self.ring.deadline())
+            .min(self.asking.deadline())
+            .min(self.placing.deadline())
+            .min(self.leaving.deadline())
     }
 
     fn tick(&mut self, now: Instant) {
@@ -192,6 +200,7 @@ impl Node {
         }
         self.retry_due(now);
         self.place_due(now);
+        self.leave_due(now);
     }
 
     fn receive(&mut self, now: Instant, from: NodeId, packet: Packet) {
@@ -224,6 +233,12 @@ impl Node {
                         self.asking.point(slot, version, &members);
                     }
                 }
+                Part::Handed { slot, config } => {
+                    if self.has_slot(slot) {
+                        self.handed(now, from, slot, config);
+                    }
+                }
+                Part::Understood { slot, version } => self.understood(from, slot, version),
             }
         }
     }
@@ -256,8 +271,8 @@ impl Node {
     fn slot(&mut self, now: Instant, id: SlotId) -> &mut Slot {
         let (me, rules, settings, random) = (self.me, self.rules, &self.settings.slot, &mut self.random);
         self.slots.entry(id).or_insert_with(|| {
-            let durable = kv::Durable::new(me, rules);
-            Slot::resume(me, settings.clone(), rules, Random::seeded(random.next_u64()), now, durable)
+            let random = Random::seeded(random.next_u64());
+            start_slot(Slot::resume(me, settings.clone(), rules, random, now, kv::Durable::new(me, rules)), now)
         })
     }
 
@@ -289,6 +304,7 @@ impl Node {
 
     /// Carries on until nothing more follows from the input, and packs what is to be sent.
     fn settle(&mut self, now: Instant) {
+        self.permit_due(now);
         loop {
             if let Some(output) = self.ring.poll() {
                 self.ring_wants(now, output);
@@ -318,4 +334,10 @@ impl Node {
         let own = self.slots.get(&slot).map(|slot| slot.state());
         own.map(|durable| &durable.config).map(Config::nodes).into_iter().flatten().collect()
     }
+}
+
+/// A slot of a node changes its members only when the node lets it.
+fn start_slot(mut slot: Slot, now: Instant) -> Slot {
+    slot.handle_input(now, kv::Input::Permit { may_change: false });
+    slot
 }

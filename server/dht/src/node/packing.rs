@@ -88,6 +88,7 @@ fn names(part: &Part) -> Vec<NodeId> {
             | Message::Accept { .. }
             | Message::Accepted { .. }
             | Message::Behind { .. }
+            | Message::Succeed { .. }
             | Message::Fetch { .. }
             | Message::Held { .. }
             | Message::ConfigAccepted { .. }
@@ -99,7 +100,8 @@ fn names(part: &Part) -> Vec<NodeId> {
             leader.iter().chain(members).copied().collect()
         }
         Part::Pointer { members, .. } => members.clone(),
-        Part::Ring(_) | Part::Ask { .. } | Part::Told { .. } => Vec::new(),
+        Part::Handed { config, .. } => config.audience().into_iter().collect(),
+        Part::Ring(_) | Part::Ask { .. } | Part::Told { .. } | Part::Understood { .. } => Vec::new(),
     }
 }
 
@@ -107,11 +109,13 @@ fn names(part: &Part) -> Vec<NodeId> {
 fn weight(part: &Part) -> usize {
     const SMALL: usize = 64;
     match part {
-        Part::Slot { message: Message::Accept { key, register, .. }, .. } => SMALL + key.len() + register.bytes(),
+        Part::Slot { message: Message::Accept { key, register, .. }, .. } => SMALL + key.len() + register.size(),
         // A page is as large as a packet may be.
         Part::Slot { message: Message::Held { .. }, .. } => 256 * 1024,
-        Part::Ask { request, .. } => SMALL + request.bytes(),
+        // A value is the most that a request carries.
+        Part::Ask { request, .. } => SMALL + request.key.len() + request.operation.size(),
         Part::Ring(_) => 16 * SMALL,
-        Part::Slot { .. } | Part::Told { .. } | Part::Pointer { .. } => 4 * SMALL,
+        Part::Understood { .. } => SMALL,
+        Part::Slot { .. } | Part::Told { .. } | Part::Pointer { .. } | Part::Handed { .. } => 4 * SMALL,
     }
 }

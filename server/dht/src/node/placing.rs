@@ -1,31 +1,47 @@
-//! Who should keep the slots that this node leads, and how it leaves them.
+//! Who should keep the slots that this node leads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Node;
 use super::asking::TOKENS_OF_REQUESTS;
 use super::packing::ADDRESS;
 use crate::kv;
-use crate::{Event, Instant, NodeId, Output, Part, Peer, SlotId};
+use crate::{Instant, NodeId, Part, Peer, SlotId};
 
 /// When to look at the placement of slots again.
 #[derive(Debug)]
 pub(super) struct Placing {
     sweep_at: Instant,
-    /// Since when the node wants to go.
-    leaving: bool,
-    left: bool,
     search_after: Instant,
+    /// Slots that should have other members, and when that may begin.
+    waiting: BTreeMap<SlotId, Change>,
+    /// Slots that were allowed to change and are not done.
+    changing: BTreeSet<SlotId>,
+    /// When to see whether one that waits may begin.
+    permit_at: Instant,
+}
+
+/// A change of members that waits.
+#[derive(Debug)]
+struct Change {
+    wanted: Vec<NodeId>,
+    due: Instant,
 }
 
 impl Placing {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { sweep_at: now, leaving: false, left: false, search_after: now }
+        Self {
+            sweep_at: now,
+            search_after: now,
+            waiting: BTreeMap::new(),
+            changing: BTreeSet::new(),
+            permit_at: Instant::FAR,
+        }
     }
 
-    pub(super) const fn deadline(&self) -> Instant {
-        self.sweep_at
+    pub(super) fn deadline(&self) -> Instant {
+        self.sweep_at.min(self.permit_at)
     }
 
     /// Whether an address may be looked for now: one at a time.
@@ -44,6 +60,11 @@ const CROWD: Duration = Duration::from_millis(200);
 impl Node {
     pub(super) fn place_soon(&mut self, now: Instant) {
         self.placing.sweep_at = self.placing.sweep_at.min(now + CROWD);
+    }
+
+    pub(super) fn place_now(&mut self, now: Instant) {
+        self.placing.sweep_at = now;
+        self.place_due(now);
     }
 
     pub(super) fn place_due(&mut self, now: Instant) {
@@ -85,7 +106,7 @@ impl Node {
     /// Tells a slot which machines should keep it: the first that are not about to go.
     fn place(&mut self, now: Instant, id: SlotId, machines: &[Peer]) {
         let Some(terms) = self.terms else { return };
-        let goes = |peer: &Peer| peer.leaving || (peer.id == self.me && self.placing.leaving);
+        let goes = |peer: &Peer| peer.leaving || (peer.id == self.me && self.leaving.begun);
         let staying = machines.iter().filter(|peer| !goes(peer));
         let wanted: Vec<NodeId> = staying.take(usize::from(terms.replicas)).map(|peer| peer.id).collect();
         let Some(config) = self.slots.get(&id).and_then(|slot| slot.leads()).cloned() else { return };
@@ -98,18 +119,54 @@ impl Node {
             let (version, members) = (config.version, present.iter().copied().collect());
             self.post(now, node, Part::Pointer { slot: id, version, members });
         }
-        let may_change = self.changing() < self.settings.changing;
-        self.slot_input(now, id, kv::Input::Wanted { nodes: wanted, hold_off, may_change });
+        if present == wanted.iter().copied().collect() {
+            self.placing.waiting.remove(&id);
+        } else {
+            let due = now + hold_off;
+            let same = self.placing.waiting.get(&id).filter(|change| change.wanted == wanted);
+            let due = same.map_or(due, |change| change.due.min(due));
+            self.placing.waiting.insert(id, Change { wanted: wanted.clone(), due });
+            self.placing.permit_at = self.placing.permit_at.min(due);
+        }
+        self.slot_input(now, id, kv::Input::Wanted { nodes: wanted, hold_off });
     }
 
-    fn changing(&self) -> usize {
-        self.slots.values().filter(|slot| slot.is_changing()).count()
+    /// Lets slots change their members, few at a time, so that the others go on undisturbed (rule R5).
+    pub(super) fn permit_due(&mut self, now: Instant) {
+        let slots = &self.slots;
+        let before = self.placing.changing.len();
+        self.placing.changing.retain(|id| slots.get(id).is_some_and(kv::Slot::is_changing));
+        if now < self.placing.permit_at && self.placing.changing.len() == before {
+            return;
+        }
+        self.placing.permit_at = Instant::FAR;
+        let leads = |id: &SlotId| slots.get(id).is_some_and(|slot| slot.leads().is_some() || slot.is_changing());
+        self.placing.waiting.retain(|id, _| leads(id));
+        let due: Vec<SlotId> =
+            self.placing.waiting.iter().filter(|(_, change)| change.due <= now).map(|(id, _)| *id).collect();
+        for id in due {
+            if self.placing.changing.len() >= self.settings.changing {
+                // The next end of a change comes back here.
+                return;
+            }
+            self.slot_input(now, id, kv::Input::Permit { may_change: true });
+            self.slot_input(now, id, kv::Input::Permit { may_change: false });
+            if self.slots.get(&id).is_some_and(kv::Slot::is_changing) {
+                self.placing.changing.insert(id);
+                self.placing.waiting.remove(&id);
+            } else if let Some(change) = self.placing.waiting.get_mut(&id) {
+                // It has reasons of its own to wait.
+                change.due = now + self.settings.slot.heartbeat;
+            }
+        }
+        let next = self.placing.waiting.values().map(|change| change.due).min();
+        self.placing.permit_at = next.unwrap_or(Instant::FAR);
     }
 
     /// For how long the ring must have wanted other members: not at all when all that are to go want to go, long when one
     /// of them is silent and may only restart.
     fn hold_off(&self, present: &BTreeSet<NodeId>, wanted: &[NodeId], machines: &[Peer]) -> Duration {
-        let own_leave = |node: NodeId| node == self.me && self.placing.leaving;
+        let own_leave = |node: NodeId| node == self.me && self.leaving.begun;
         let goes = |node: NodeId| own_leave(node) || self.ring.contact(node).is_some_and(|peer| peer.leaving);
         let lives = |node: NodeId| node == self.me || machines.iter().any(|peer| peer.id == node);
         let mut gone = present.iter().copied().filter(|node| !wanted.contains(node)).peekable();
@@ -119,26 +176,6 @@ impl Node {
             self.settings.crash_hold_off
         } else {
             self.settings.join_hold_off
-        }
-    }
-
-    pub(super) fn leave(&mut self, now: Instant) {
-        self.placing.leaving = true;
-        self.placing.sweep_at = now;
-        self.ring.leave(now);
-        self.place_due(now);
-    }
-
-    /// Whether the node has asked to go and no slot needs it any more.
-    pub(super) fn check_left(&mut self) {
-        if !self.placing.leaving || self.placing.left {
-            return;
-        }
-        let needed = self.slots.values().any(|slot| slot.state().config.contains(self.me));
-        let alone = self.ring.neighbours().next().is_none();
-        if !needed || alone {
-            self.placing.left = true;
-            self.outputs.push_back(Output::Event(Event::Left));
         }
     }
 }

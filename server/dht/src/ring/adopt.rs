@@ -16,11 +16,11 @@ impl Ring {
         for index in 0..self.seats.len() {
             self.adopt_before(index, &peer);
             let seat = &mut self.seats[index];
-            let distance = peer.first_after(seat.point).0;
             if !seat.lacks(&peer, self.settings.successors) {
                 continue;
             }
             self.has_changed = true;
+            let distance = peer.first_after(seat.point).0;
             if seat.insert(Next { distance, id }, self.settings.successors) == 0 {
                 seat.known = 0;
                 if told != Some(index) && seat.first().is_some() {
@@ -33,6 +33,9 @@ impl Ring {
     /// Takes the machine as predecessor of this seat if it is nearer than the present one, and tells that one.
     fn adopt_before(&mut self, index: usize, peer: &Peer) {
         let seat = &mut self.seats[index];
+        if seat.before.is_some_and(|before| before.id == peer.id) {
+            return;
+        }
         let distance = peer.last_before(seat.point);
         let nearest = seat.before.map_or(seat.gap_before, |before| before.distance);
         if distance >= nearest {

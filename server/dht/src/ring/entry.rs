@@ -7,10 +7,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::machines::Machine;
 use super::search::Purpose;
 use super::seat::Next;
 use super::{Destination, Message, Output, Ring, is_held};
-use crate::{Instant, NodeId, Peer};
+use crate::{Instant, NodeId, Peer, Random};
 
 /// How far a node has come that is not a member yet. It becomes one with all its virtual nodes at once, when each has its
 /// list: others know where all of them stand as soon as they know the machine.
@@ -19,7 +20,7 @@ pub(super) struct Entry {
     /// The list of each seat, as one answer gave it.
     lists: Vec<Option<Vec<Peer>>>,
     /// Who gave the answers: those that stand before the seats, or behind.
-    givers: Vec<Peer>,
+    givers: Vec<NodeId>,
     attempt: u32,
     /// When the next attempt begins, or the present one has taken too long.
     again: Instant,
@@ -48,6 +49,13 @@ impl Entry {
     pub(super) const fn deadline(&self) -> Instant {
         self.again
     }
+
+    /// How long to wait for the next attempt: longer each time, and not as long as others wait.
+    fn pause(&self, random: &mut Random) -> Duration {
+        let (least, most) = ENTRY_PAUSE;
+        let pause = least.saturating_mul(1 << self.attempt.min(8)).min(most);
+        random.span(pause / 2, pause)
+    }
 }
 
 impl Ring {
@@ -57,16 +65,14 @@ impl Ring {
         if now < entry.again {
             return;
         }
-        let (least, most) = ENTRY_PAUSE;
-        let pause = least.saturating_mul(1 << entry.attempt.min(8)).min(most);
-        *entry = Entry { attempt: entry.attempt.saturating_add(1), ..Entry::new(now, entry.lists.len()) };
-        entry.again = now + self.random.span(pause / 2, pause);
+        let again = now + entry.pause(&mut self.random);
+        *entry = Entry { attempt: entry.attempt.saturating_add(1), again, ..Entry::new(now, entry.lists.len()) };
         self.searches.cancel(|purpose| matches!(purpose, Purpose::Entry(_)));
         for _ in 0..GREETED_MAX.min(self.seeds.len()) {
             self.greet_seed();
         }
         for _ in 0..GREETED_MAX {
-            self.greet_absent();
+            self.greet_absent(now);
         }
     }
 
@@ -80,18 +86,22 @@ impl Ring {
         for id in self.machines.sweep(now, since, |id| is_held(seats, asks, id)) {
             self.outputs.push_back(Output::Forget(id));
         }
-        self.greet_absent();
+        self.greet_absent(now);
         self.greet_seed();
     }
 
-    fn greet_absent(&mut self) {
-        let (seats, asks) = (&self.seats, &self.asks);
-        let absent = |peer: &&Peer| !is_held(seats, asks, peer.id);
-        let absent: Vec<&Peer> = self.machines.book().map(|machine| &machine.peer).filter(absent).collect();
+    /// Greets somebody of the book who is in no list: one of whom nothing was heard for long, if there is one.
+    fn greet_absent(&mut self, now: Instant) {
+        let (seats, asks, since) = (&self.seats, &self.asks, self.a_round_ago(now));
+        let is_absent = |machine: &&Machine| !is_held(seats, asks, machine.peer.id);
+        let mut absent: Vec<&Machine> = self.machines.book().filter(is_absent).collect();
+        if absent.iter().any(|machine| !machine.is_alive(since)) {
+            absent.retain(|machine| !machine.is_alive(since));
+        }
         let count = u64::try_from(absent.len()).unwrap_or(u64::MAX);
         let chosen = usize::try_from(self.random.below(count)).unwrap_or(0);
-        if let Some(peer) = absent.get(chosen) {
-            let to = Destination::Node(peer.id, peer.address);
+        if let Some(machine) = absent.get(chosen) {
+            let to = Destination::Node(machine.peer.id, machine.peer.address);
             self.greet(to);
         }
     }
@@ -179,10 +189,11 @@ impl Ring {
 
     /// Notes who gave the answer that a seat joins with: it is told as soon as this node is a member.
     pub(super) fn answered_by(&mut self, now: Instant, giver: &Peer, purpose: Purpose) {
-        if matches!(purpose, Purpose::Entry(_)) && self.hear(now, giver) {
-            if let Some(entry) = &mut self.entry {
-                entry.givers.push(giver.clone());
-            }
+        if matches!(purpose, Purpose::Entry(_))
+            && self.hear(now, giver)
+            && let Some(entry) = &mut self.entry
+        {
+            entry.givers.push(giver.id);
         }
     }
 
@@ -194,9 +205,7 @@ impl Ring {
         let list = machines.map(others).filter(|list| !list.is_empty());
         let Some(entry) = &mut self.entry else { return };
         let Some(list) = list else {
-            let (least, most) = ENTRY_PAUSE;
-            let pause = least.saturating_mul(1 << entry.attempt.min(8)).min(most);
-            entry.again = entry.again.min(now + self.random.span(pause / 2, pause));
+            entry.again = entry.again.min(now + entry.pause(&mut self.random));
             self.searches.cancel(|purpose| matches!(purpose, Purpose::Entry(_)));
             return;
         };
@@ -229,8 +238,7 @@ impl Ring {
             }
             self.seats[seat].stabilize_at = now + self.about(self.settings.stabilize) / 2;
         }
-        let givers: Vec<NodeId> = entry.givers.iter().map(|giver| giver.id).collect();
-        for giver in givers {
+        for giver in entry.givers {
             self.ask(now, 0, giver);
         }
         self.probe_at = now + self.about(self.settings.probe);

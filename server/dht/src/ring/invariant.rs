@@ -88,34 +88,79 @@ fn ordered(member: &Member, view: &View) -> Result<(), String> {
 /// Exactly one circle of best successors, and once around the points, not more often. Virtual nodes that lead into it
 /// without being part of it are on their way in.
 fn one_ring(next: &BTreeMap<Point, Point>) -> Result<(), String> {
-    let mut circle: Option<BTreeSet<Point>> = None;
+    let mut has_circle = false;
     let mut done: BTreeSet<Point> = BTreeSet::new();
     for start in next.keys() {
         let mut path = Vec::new();
         let mut here = *start;
-        let mut on_path = BTreeSet::new();
-        while !done.contains(&here) && on_path.insert(here) {
+        while done.insert(here) {
             path.push(here);
             here = next.get(&here).copied().ok_or_else(|| format!("nobody stands at {here}"))?;
         }
-        if on_path.contains(&here) {
-            let begin = path.iter().position(|point| *point == here).unwrap_or(0);
-            let found = &path[begin..];
-            if circle.is_some() {
-                return Err(format!("there is more than one ring: {here} is in another one"));
-            }
-            let around: u64 = found.iter().map(|point| point_distance(*point, next)).fold(0, u64::saturating_add);
-            if around != Point::AROUND {
-                return Err(format!("the ring of {here} is not in order"));
-            }
-            circle = Some(found.iter().copied().collect());
+        // A path that ends on itself has gone round a circle; any other one ends on a path from before.
+        let Some(begin) = path.iter().position(|point| *point == here) else { continue };
+        if has_circle {
+            return Err(format!("there is more than one ring: {here} is in another one"));
         }
-        done.append(&mut on_path);
+        has_circle = true;
+        let around = path[begin..].iter().map(|point| step_from(*point, next)).fold(0, u64::saturating_add);
+        if around != Point::AROUND {
+            return Err(format!("the ring of {here} is not in order"));
+        }
     }
     Ok(())
 }
 
-fn point_distance(from: Point, next: &BTreeMap<Point, Point>) -> u64 {
+/// How far it is from a point to the next one; once around when that is itself.
+fn step_from(from: Point, next: &BTreeMap<Point, Point>) -> u64 {
     let distance = next.get(&from).map_or(0, |to| from.distance_to(*to));
     if distance == 0 { Point::AROUND } else { distance }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::Place;
+
+    fn members(count: u64) -> Vec<Member> {
+        let mut peers: Vec<Peer> = (1..=count).map(|node| crate::ring::tests::world::peer(node, 1, 1)).collect();
+        peers.sort_by_key(|peer| peer.points().next());
+        let place = |peer: &Peer| Place { peer: peer.clone(), point: peer.points().next().expect("one seat") };
+        let member = |at: usize| {
+            let mut successors = peers.clone();
+            successors.rotate_left(at + 1);
+            let me = successors.pop().expect("this one comes last");
+            let view = View { point: place(&me).point, predecessor: successors.last().map(place), successors };
+            Member { peer: me, views: vec![view] }
+        };
+        (0..peers.len()).map(member).collect()
+    }
+
+    #[test]
+    fn an_ideal_ring_passes() {
+        let members = members(6);
+        assert_eq!(check(&members), Ok(()));
+        assert_eq!(check_ideal(&members, 16), Ok(()));
+    }
+
+    #[test]
+    fn two_rings_a_gap_a_wrong_order_and_a_lost_member_are_noticed() {
+        let broken = |breaks: fn(&mut Vec<Member>)| {
+            let mut members = members(6);
+            breaks(&mut members);
+            check(&members)
+        };
+        let every_second = |members: &mut Vec<Member>| {
+            for member in members {
+                member.views[0].successors.remove(0);
+            }
+        };
+        assert!(broken(every_second).is_err(), "two rings");
+        assert!(broken(|members| members[2].views[0].successors.swap(0, 1)).is_err(), "a wrong order");
+        assert!(broken(|members| members[2].views[0].successors.clear()).is_err(), "nobody comes next");
+        let mut skipped = members(6);
+        skipped[2].views[0].successors.remove(0);
+        assert_eq!(check(&skipped), Ok(()), "the one left out is on its way in");
+        assert!(check_ideal(&skipped, 16).is_err());
+    }
 }

@@ -86,6 +86,8 @@ pub struct Ring {
     machines: Machines,
     asks: Asks,
     searches: Searches,
+    /// The number of the last question; they begin anywhere, so that nobody answers what was not asked.
+    numbers: u64,
     /// How far this node has come with joining; nothing when it is a member.
     entry: Option<Entry>,
     seeds: Vec<SocketAddr>,
@@ -127,6 +129,7 @@ impl Ring {
             machines,
             asks: Asks::default(),
             searches: Searches::default(),
+            numbers: random.below(1 << 40),
             seeds,
             probe_at: now,
             probe_pause: PROBE_FIRST.min(settings.probe),
@@ -227,8 +230,7 @@ impl Ring {
     /// Says farewell to all who may have this machine in a list. It goes on answering until it stops.
     pub fn leave(&mut self, now: Instant) {
         self.me.leaving = true;
-        let period = self.settings.stabilize * u32::try_from(self.settings.successors).unwrap_or(u32::MAX);
-        let since = Instant::from_micros(now.as_micros().saturating_sub(micros(period) * 2));
+        let since = self.a_round_ago(now);
         let mut told: Vec<Peer> = self.neighbours().cloned().collect();
         told.extend(self.machines.alive_since(since).cloned());
         told.sort_unstable_by_key(|peer| peer.id);
@@ -291,6 +293,18 @@ impl Ring {
 
     fn place(&self, seat: usize) -> Place {
         Place { peer: self.me.clone(), point: self.seats[seat].point }
+    }
+
+    /// A number that was not used before.
+    const fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// Since then everybody who has this machine in a list has asked it, lost messages aside: one of a list each period.
+    fn a_round_ago(&self, now: Instant) -> Instant {
+        let periods = u32::try_from(self.settings.successors).unwrap_or(u32::MAX).saturating_mul(2);
+        Self::ago(now, self.settings.stabilize.saturating_mul(periods))
     }
 
     /// The instant so long ago.

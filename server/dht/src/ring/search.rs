@@ -40,7 +40,6 @@ pub(super) struct Search {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Searches {
     open: BTreeMap<u64, Search>,
-    numbers: u64,
     /// How many steps the searches that were asked for took, and the most that one took.
     steps: (u64, u64),
 }
@@ -58,12 +57,6 @@ const FALLBACKS: usize = 2;
 const OWN_MAX: usize = 32;
 
 impl Searches {
-    /// A number that was not used before.
-    pub(super) const fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
-    }
-
     pub(super) fn deadline(&self) -> Instant {
         self.open.values().map(|search| search.hop_until).min().unwrap_or(Instant::FAR)
     }
@@ -85,14 +78,23 @@ impl Ring {
     /// Looks for the first distinct machines clockwise from the target. It ends in exactly one [`Output::Found`], which is
     /// there at once when this node knows them by itself.
     pub fn lookup(&mut self, now: Instant, token: u64, target: Point, until: Instant) {
-        let bound = self.settings.successors;
-        if let Some(machines) = self.covering(target, (bound / 2).max(1), bound) {
+        if let Some(machines) = self.found_here(target) {
             self.outputs.push_back(Output::Found { token, machines: Some(machines) });
         } else if self.searches.open.len() >= self.settings.lookups.saturating_add(OWN_MAX) {
             self.outputs.push_back(Output::Found { token, machines: None });
         } else {
             self.search(now, Purpose::Asked(token), target, until, Vec::new());
         }
+    }
+
+    /// The answer to a lookup that needs nobody else: this node sees enough machines from the target on, or there is nobody
+    /// nearer to ask.
+    fn found_here(&self, target: Point) -> Option<Vec<Peer>> {
+        let bound = self.settings.successors;
+        self.covering(target, (bound / 2).max(1), bound).or_else(|| match self.hop_to(target) {
+            Hop::Found(machines) => Some(machines),
+            Hop::Nearer { .. } | Hop::Outside => None,
+        })
     }
 
     /// How many steps all lookups of this node's caller took that were answered, and the most that one of them took.
@@ -120,7 +122,7 @@ impl Ring {
                 search.add(peer.last_from(target).max(1), peer);
             }
         }
-        let id = self.searches.number();
+        let id = self.number();
         self.searches.open.insert(id, search);
         self.advance(now, id, false);
     }
@@ -144,8 +146,10 @@ impl Ring {
     fn begin_again(&mut self, now: Instant, id: u64) {
         let Some(search) = self.searches.open.get(&id) else { return };
         let at = now + self.settings.hop;
-        if at >= search.until || !matches!(search.purpose, Purpose::Asked(_)) {
-            return self.finish(now, id, None);
+        let is_asked = matches!(search.purpose, Purpose::Asked(_));
+        let found = if is_asked { self.found_here(search.target) } else { None };
+        if found.is_some() || !is_asked || at >= search.until {
+            return self.finish(now, id, found);
         }
         let Some(search) = self.searches.open.remove(&id) else { return };
         let Search { purpose, target, until, .. } = search;
@@ -153,7 +157,7 @@ impl Ring {
         for peer in self.nearer(target, Some(Self::ago(now, self.settings.hop))) {
             again.add(peer.last_from(target), peer);
         }
-        let id = self.searches.number();
+        let id = self.number();
         self.searches.open.insert(id, again);
     }
 

@@ -97,13 +97,13 @@ impl Seat {
     }
 
     /// Whether a machine at that distance belongs into the list, if it is not there.
-    pub(crate) fn fits(&self, distance: u64, bound: usize) -> bool {
+    fn fits(&self, distance: u64, bound: usize) -> bool {
         self.list.len() < bound || self.list.last().is_some_and(|last| distance < last.distance)
     }
 
     /// Whether the machine belongs into the list and is not there.
     pub(crate) fn lacks(&self, peer: &Peer, bound: usize) -> bool {
-        self.fits(peer.first_after(self.point).0, bound) && !self.holds(peer.id)
+        !self.holds(peer.id) && self.fits(peer.first_after(self.point).0, bound)
     }
 
     /// Takes a machine into the list; answers with its place.

@@ -59,20 +59,12 @@ impl Ring {
     /// The next virtual node is one of this machine: nobody stands between, so what comes after that one comes after this
     /// one too.
     fn copy_own_next(&mut self, seat: usize) {
-        let Seated { point, gap } = self.seated(seat);
-        let Some(next) = self.seats.iter().find(|other| other.point == point.plus(gap)) else { return };
-        let shifted = next.list().iter().map(|next| Next { distance: next.distance.saturating_add(gap), ..*next });
-        let list: Vec<Next> = shifted.map(|next| self.measured(point, next)).collect();
+        let point = self.seats[seat].point;
+        let own = point.plus(self.seats[seat].gap);
+        let Some(next) = self.seats.iter().find(|other| other.point == own) else { return };
+        let peers = next.list().iter().filter_map(|next| self.machines.peer(next.id));
+        let list = peers.map(|peer| Next { distance: peer.first_after(point).0, id: peer.id }).collect();
         self.has_changed |= self.seats[seat].replace(list, self.settings.successors);
-    }
-
-    /// The entry with the distance from `point`; a machine far ahead may come before once around.
-    fn measured(&self, point: Point, next: Next) -> Next {
-        self.machines.peer(next.id).map_or(next, |peer| Next { distance: peer.first_after(point).0, ..next })
-    }
-
-    fn seated(&self, seat: usize) -> Seated {
-        Seated { point: self.seats[seat].point, gap: self.seats[seat].gap }
     }
 
     /// Asks a machine about its neighbours, unless a question to it is open.
@@ -82,7 +74,7 @@ impl Ring {
         }
         let again = now + self.about(self.settings.stabilize);
         let is_candidate = !self.seats.iter().any(|seat| seat.holds(id));
-        let number = self.searches.number();
+        let number = self.number();
         self.asks.open(id, Question { number, seat, since: now, again, is_candidate });
         self.send_question(seat, id, number);
     }
@@ -267,10 +259,4 @@ impl Ring {
         }
         self.machines.learn(now, peer)
     }
-}
-
-/// Where a virtual node stands, and how far it is to this machine's next one.
-struct Seated {
-    point: Point,
-    gap: u64,
 }

@@ -1,7 +1,8 @@
 //! Rings of a few nodes, in memory.
 
+mod chaos;
 mod crashes;
 mod growth;
 mod nonsense;
 mod partitions;
-mod world;
+pub(super) mod world;

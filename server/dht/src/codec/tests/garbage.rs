@@ -193,15 +193,13 @@ fn take(trio: &mut Trio, number: u64, step: Step) {
             trio.input(to, Input::Message { from, message });
         }
         Step::Ask { to, request } => trio.input(to, Input::Request { id: RequestId(number), request }),
-        Step::Want { to, nodes } => {
-            trio.input(to, Input::Wanted { nodes, hold_off: Duration::from_millis(300), may_change: true })
-        }
+        Step::Want { to, nodes } => trio.input(to, Input::Wanted { nodes, hold_off: Duration::from_millis(300) }),
         Step::Wait(millis) => trio.run(Duration::from_millis(millis)),
     }
 }
 
 fn impatient() -> Settings {
-    Settings { hold_off: Duration::from_millis(300), abort_after: Duration::from_secs(2), ..Settings::default() }
+    Settings { abort_after: Duration::from_secs(2), ..Settings::default() }
 }
 
 proptest! {
@@ -270,7 +268,7 @@ fn strangers_leave_nothing_behind() {
                 Message::ConfigAccepted { ballot, version },
                 Message::Confirmed { ballot, round: 5, known: None },
                 Message::Promise { ballot, report: Box::new(report.clone()) },
-                Message::Prepare { ballot: Ballot { counter: 50, node: from } },
+                Message::Prepare { ballot: Ballot { counter: 50, node: from }, instead_of: None },
                 Message::Nack { ballot, promised: ballot, config, chosen: true },
             ] {
                 trio.input(to, Input::Message { from, message });

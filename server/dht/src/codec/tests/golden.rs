@@ -61,7 +61,7 @@ fn report() -> Report {
 #[test]
 fn the_bytes_of_messages_about_a_slot_are_as_agreed() {
     let (ballot, key, version) = (ballot(), b"k".to_vec(), version(2, 300));
-    assert_golden(&Message::Prepare { ballot }, "000302");
+    assert_golden(&Message::Prepare { ballot, instead_of: None }, "000302");
     assert_golden(
         &Message::Promise { ballot, report: Box::new(report()) },
         "01030202010a0201000000020201090102010000000302010a00010102010901010101016b0201080000000000",

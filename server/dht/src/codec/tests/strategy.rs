@@ -117,7 +117,8 @@ pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrateg
     let ballot = || ballot(span);
     let version = || version(span);
     prop_oneof![
-        ballot().prop_map(|ballot| Message::Prepare { ballot }),
+        (ballot(), of(ballot())).prop_map(|(ballot, instead_of)| Message::Prepare { ballot, instead_of }),
+        ballot().prop_map(|ballot| Message::Succeed { ballot }),
         (ballot(), report(span, config.clone()))
             .prop_map(|(ballot, report)| Message::Promise { ballot, report: Box::new(report) }),
         (ballot(), ballot(), config.clone(), any::<bool>())

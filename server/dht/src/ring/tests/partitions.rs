@@ -7,7 +7,7 @@ use crate::ring::invariant;
 #[test]
 fn two_halves_become_one_ring_again() {
     for seats in [1, 3] {
-        for (seed, parted) in [(0, 4), (1, 8), (2, 30), (3, 300)] {
+        for (seed, parted) in [(0, 4), (1, 8), (2, 30), (3, 120)] {
             let mut world = World::settled(seed, 20, seats);
             world.run(20);
             world.wall(|node| node <= 10);
@@ -36,9 +36,9 @@ fn each_half_is_a_ring_of_its_own_meanwhile() {
 #[test]
 fn two_large_halves_become_one_ring_again() {
     let mut world = World::settled(1, 200, 1);
-    world.run(60);
+    world.run(20);
     world.wall(|node| node % 2 == 0);
-    world.run(120);
+    world.run(40);
     world.cut.clear();
     let took = world.until_ideal(60);
     println!("one again after {took} s");
@@ -110,10 +110,10 @@ fn a_lossy_network_keeps_the_ring() {
 #[test]
 fn an_idle_node_sends_as_much_in_a_large_ring_as_in_a_small_one() {
     let mut rates = Vec::new();
-    for nodes in [2, 5, 20, 60, 200] {
+    for nodes in [2, 5, 20, 100] {
         let mut world = World::settled(1, nodes, 1);
-        world.run(40);
-        rates.push(world.idle_rate(30));
+        world.run(30);
+        rates.push(world.idle_rate(20));
     }
     println!("{rates:.2?} messages a second and node");
     assert!(rates.iter().all(|rate| *rate < 8.0), "{rates:?}");

@@ -27,13 +27,21 @@ pub(super) struct World {
     /// What each node would have on its disk.
     pub(super) disks: BTreeMap<u64, BTreeMap<NodeId, Peer>>,
     lives: BTreeMap<u64, u64>,
+    /// Nodes that are no rings: what they answer to each message.
+    pub(super) liars: BTreeMap<u64, Liar>,
+    /// How often a neighbourhood became another one, and how often something was to be written to a disk.
+    pub(super) changes: u64,
+    pub(super) writes: u64,
 }
 
-pub(super) fn address(node: u64) -> SocketAddr {
+/// What a node that lies answers to a message; the number differs from message to message.
+pub(super) type Liar = fn(u64, &Message) -> Vec<Message>;
+
+pub(in crate::ring) fn address(node: u64) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(node).expect("nodes have small numbers")))
 }
 
-pub(super) fn peer(node: u64, incarnation: u64, seats: u8) -> Peer {
+pub(in crate::ring) fn peer(node: u64, incarnation: u64, seats: u8) -> Peer {
     Peer { id: NodeId::from(node), incarnation, address: address(node), seats, leaving: false }
 }
 
@@ -57,6 +65,9 @@ impl World {
             found: BTreeMap::new(),
             disks: BTreeMap::new(),
             lives: BTreeMap::new(),
+            liars: BTreeMap::new(),
+            changes: 0,
+            writes: 0,
         }
     }
 
@@ -108,32 +119,38 @@ impl World {
 
     fn drain(&mut self, node: u64) {
         let Some(ring) = self.rings.get_mut(&node) else { return };
-        let mut count = 0;
-        while let Some(output) = ring.poll() {
-            count += 1;
-            assert!(count < 1000, "one input makes no flood");
+        let outputs: Vec<Output> = std::iter::from_fn(|| ring.poll()).take(1000).collect();
+        assert!(outputs.len() < 1000, "one input makes no flood");
+        for output in outputs {
             match output {
                 Output::Transmit { to, message } => {
                     let (Destination::Node(_, to) | Destination::Address(to)) = to;
                     let to = u64::from(to.port());
-                    self.sent += 1;
-                    let is_lost = self.cut.contains(&(node, to)) || self.random.chance(self.loss);
-                    if !is_lost {
-                        let delay = self.random.span(Duration::from_millis(2), Duration::from_millis(40));
-                        self.queue.insert((self.now + delay, self.sent), (node, to, message));
-                    }
+                    self.send(node, to, message);
                 }
                 Output::Found { token, machines } => self.found.entry(token).or_default().push(machines),
                 Output::Remember(peer) => {
+                    self.writes += 1;
                     self.disks.entry(node).or_default().insert(peer.id, peer);
                 }
                 Output::Forget(id) => {
+                    self.writes += 1;
                     self.disks.entry(node).or_default().remove(&id);
                 }
-                Output::Joined | Output::Changed => {}
+                Output::Changed => self.changes += 1,
+                Output::Joined => {}
             }
         }
         self.schedule(node);
+    }
+
+    fn send(&mut self, from: u64, to: u64, message: Message) {
+        self.sent += 1;
+        let is_lost = self.cut.contains(&(from, to)) || self.random.chance(self.loss);
+        if !is_lost {
+            let delay = self.random.span(Duration::from_millis(2), Duration::from_millis(40));
+            self.queue.insert((self.now + delay, self.sent), (from, to, message));
+        }
     }
 
     fn schedule(&mut self, node: u64) {
@@ -158,7 +175,11 @@ impl World {
         self.now = at;
         if message_at <= tick_at {
             let Some((_, (from, to, message))) = self.queue.pop_first() else { return true };
-            if let Some(ring) = self.rings.get_mut(&to) {
+            if let Some(lie) = self.liars.get(&to) {
+                for answer in lie(self.sent, &message) {
+                    self.send(to, from, answer);
+                }
+            } else if let Some(ring) = self.rings.get_mut(&to) {
                 ring.receive(at, NodeId::from(from), message);
             }
             self.drain(to);
@@ -170,7 +191,11 @@ impl World {
     }
 
     pub(super) fn run(&mut self, seconds: u64) {
-        let end = self.now + Duration::from_secs(seconds);
+        self.run_for(Duration::from_secs(seconds));
+    }
+
+    pub(super) fn run_for(&mut self, span: Duration) {
+        let end = self.now + span;
         while self.turn(end) {}
     }
 
@@ -190,13 +215,18 @@ impl World {
 
     /// Runs until the ring is ideal; answers how many seconds that took.
     pub(super) fn until_ideal(&mut self, most: u64) -> u64 {
+        self.until_ideal_or(most, "")
+    }
+
+    /// The same, with words for a failure.
+    pub(super) fn until_ideal_or(&mut self, most: u64, words: &str) -> u64 {
         for seconds in 0..=most {
             if self.is_ideal().is_ok() {
                 return seconds;
             }
             self.run(1);
         }
-        panic!("not ideal after {most} s: {:?}", self.is_ideal());
+        panic!("{words} not ideal after {most} s: {:?}", self.is_ideal());
     }
 
     /// Who really owns the target.

@@ -2,8 +2,8 @@
 
 use specter_dht::{NodeId, Random};
 
-use crate::Swarm;
-use crate::swarm::PAUSE_MICROS;
+use crate::slot::Swarm;
+use crate::slot::swarm::PAUSE_MICROS;
 
 /// A fault.
 #[derive(Clone, Debug, Hash)]
@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     Pause { leader: bool, micros: u64 },
     /// One node is cut off, in one direction or both.
     Isolate { leader: bool, inward: bool, outward: bool },
+    /// The leader is asked to go.
+    HandOver,
     /// Two groups cannot talk; a node in both if there is a bridge.
     Split { mask: u64, bridge: Option<NodeId> },
     /// All links work again.
@@ -31,7 +33,8 @@ pub(crate) fn draw(swarm: &Swarm, random: &mut Random) -> Option<Fault> {
     let faults = swarm.faults;
     let leader = random.chance(500);
     match random.below(100) {
-        0..25 if faults.crash => Some(Fault::Crash { leader, down_micros: random.between(1_000, 1_500_000) }),
+        0..22 if faults.crash => Some(Fault::Crash { leader, down_micros: random.between(1_000, 1_500_000) }),
+        22..25 if faults.crash => Some(Fault::HandOver),
         25..30 if faults.power => Some(Fault::Power { down_micros: random.between(1_000, 500_000) }),
         30..40 if faults.pause => Some(Fault::Pause { leader, micros: random.between(10_000, PAUSE_MICROS) }),
         40..55 if faults.partition => {

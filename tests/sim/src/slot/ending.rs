@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use specter_dht::NodeId;
 use specter_dht::kv::Config;
 
-use super::World;
+use super::client::Pending;
+use super::world::World;
 use crate::Violation;
-use crate::checker::{self, Call, Verdict};
-use crate::client::Pending;
+use crate::checker::Call;
 
 impl World {
     pub(super) fn conclude(&mut self) -> Result<(), Violation> {
@@ -19,15 +19,7 @@ impl World {
                 self.history.add(&request.key, Call { operation: request.operation, called, returned: None });
             }
         }
-        for (key, calls) in self.history.keys() {
-            match checker::check(calls) {
-                Verdict::Linearizable => {}
-                Verdict::Undecided => self.outcome.count("histories undecided"),
-                Verdict::NotLinearizable => {
-                    return Err(Violation::NotLinearizable(String::from_utf8_lossy(key).escape_debug().to_string()));
-                }
-            }
-        }
+        self.history.check(&mut self.outcome)?;
         let wanted: BTreeSet<NodeId> = self.wanted.iter().copied().collect();
         let leads = self.leader().and_then(|node| self.machines.get(&node)?.slot.as_ref()?.leads());
         match leads {
@@ -47,7 +39,7 @@ impl World {
     }
 
     fn count_configurations(&mut self) {
-        let configs: Vec<&Config> = self.chosen.values().collect();
+        let configs: Vec<&Config> = self.invariants.chosen().values().collect();
         for pair in configs.windows(2) {
             let same = pair[1].old == pair[0].old;
             let what = match (pair[0].is_stable(), pair[1].is_stable()) {

@@ -3,11 +3,10 @@
 use specter_dht::NodeId;
 use specter_dht::kv::{Answer, OpId, Operation, Refusal, Request};
 
-use super::{Event, World};
+use super::client::{Client, Pending};
+use super::world::{Event, World};
 use crate::Violation;
 use crate::checker::Call;
-use crate::client::{Client, Pending};
-use crate::network::Network;
 
 impl World {
     pub(super) fn client(&mut self, id: u64) -> Option<&mut Client> {
@@ -20,40 +19,40 @@ impl World {
     }
 
     pub(super) fn begin(&mut self, id: u64) {
-        let (swarm, time) = (self.swarm.clone(), self.time);
+        let time = self.queue.time();
         let Some(client) = self.client(id) else { return };
-        client.begin(&swarm, time);
+        client.begin(time);
         let Some(request) = client.pending.as_ref().map(|pending| pending.request.clone()) else { return };
         if let Operation::Release { token } = request.operation {
-            self.invariants.releasing(&request.key, token, time);
+            self.leases.releasing(&request.key, token, time);
         }
         self.attempt(request.op);
     }
 
     pub(super) fn attempt(&mut self, op: OpId) {
-        let (swarm, time) = (self.swarm.clone(), self.time);
+        let (swarm, time) = (self.swarm.clone(), self.queue.time());
         let Some(client) = self.client(op.client).filter(|client| client.awaits(op)) else { return };
         let Some((node, request, wait)) = client.attempt(&swarm, time) else {
             return self.give_up(op.client);
         };
-        let copies = Network::client_copies(&swarm, &mut self.random, self.calm);
+        let copies = self.weather.client_copies(&mut self.random);
         let mut sent = 0;
         if let Some(pending) = self.client(op.client).and_then(|client| client.pending.as_mut()) {
             sent = pending.copies;
             pending.copies += copies.len() as u64;
             let after = pending.attempts;
-            self.schedule(wait, Event::Attempt { op, after });
+            self.queue.push(wait, Event::Attempt { op, after });
         }
         for (copy, delay) in (sent..).zip(copies) {
             let request = request.clone();
-            self.schedule(delay, Event::Ask { node, copy, request });
+            self.queue.push(delay, Event::Ask { node, copy, request });
         }
     }
 
     fn give_up(&mut self, id: u64) {
         let Some(client) = self.client(id) else { return };
         let Some(pending) = client.pending.take() else { return };
-        client.note_lease(&pending.request.operation, &pending.request.key, None);
+        client.workload.note_lease(&pending.request.operation, &pending.request.key, None);
         // Refused for sure: then it must have left no trace, and it is left out of the history.
         let refused = pending.copies == pending.refused.len() as u64;
         self.outcome.count(if refused { "operations refused" } else { "operations of unknown fate" });
@@ -73,7 +72,7 @@ impl World {
     fn think(&mut self, client: u64) {
         let (low, high) = self.swarm.think_micros;
         let after = self.random.between(low, high);
-        self.schedule(after, Event::Begin { client });
+        self.queue.push(after, Event::Begin { client });
     }
 
     pub(super) fn replied(
@@ -83,23 +82,23 @@ impl World {
         copy: u64,
         reply: Result<Answer, Refusal>,
     ) -> Result<(), Violation> {
-        let (swarm, time, calm) = (self.swarm.clone(), self.time, self.calm);
+        let (swarm, time, calm) = (self.swarm.clone(), self.queue.time(), self.calm);
         let Some(client) = self.client(op.client).filter(|client| client.awaits(op)) else { return Ok(()) };
         let answer = match reply {
             Ok(answer) => answer,
             Err(refusal) => {
                 client.refused(from, copy, &refusal, &swarm);
                 let after = client.pending.as_ref().map_or(0, |pending| pending.attempts);
-                self.schedule(5_000, Event::Attempt { op, after });
+                self.queue.push(5_000, Event::Attempt { op, after });
                 return Ok(());
             }
         };
         let Some(pending) = client.pending.take() else { return Ok(()) };
         client.calm_answers += u64::from(calm);
         let Request { key, operation, .. } = &pending.request;
-        client.note_lease(operation, key, Some(&answer));
+        client.workload.note_lease(operation, key, Some(&answer));
         let times = (pending.called, time);
-        self.invariants.lease_answered(op.client, key, operation, &answer, times)?;
+        self.leases.answered(op.client, key, operation, &answer, times)?;
         self.outcome.count("operations answered");
         self.record(pending, Some((answer, time)));
         self.think(op.client);

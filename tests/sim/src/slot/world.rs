@@ -1,24 +1,25 @@
 //! The event queue, and what each event does.
 
-mod asking;
-mod ending;
-mod faults;
-
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use specter_dht::kv::{Answer, Config, Entry, Input, Message, OpId, Output, Refusal, Request, RequestId};
-use specter_dht::{NodeId, Random, Version};
+use specter_dht::{NodeId, Random};
 
-use crate::client::Client;
 use crate::history::History;
 use crate::invariant::Invariants;
-use crate::machine::Machine;
-use crate::network::Network;
-use crate::{Outcome, Swarm, Violation};
+use crate::lease::Leases;
+use crate::network::{Links, Weather};
+use crate::queue::Queue;
+use crate::slot::Swarm;
+use crate::slot::client::Client;
+use crate::slot::machine::Machine;
+use crate::workload::Workload;
+use crate::{Outcome, Violation};
 
 /// What is due at some time.
 #[derive(Debug, Hash)]
-enum Event {
+pub(super) enum Event {
     Deliver {
         from: NodeId,
         to: NodeId,
@@ -70,22 +71,20 @@ const fn named(id: RequestId) -> (OpId, u64) {
 
 /// A few nodes, their clients, and everything that is about to happen to them.
 pub(crate) struct World {
-    swarm: Swarm,
-    time: u64,
-    queue: BTreeMap<(u64, u64), Event>,
-    queued: u64,
-    random: Random,
-    machines: BTreeMap<NodeId, Machine>,
-    network: Network,
-    clients: Vec<Client>,
-    history: History,
-    invariants: Invariants,
-    outcome: Outcome,
-    /// Every configuration that some node knows to be chosen.
-    chosen: BTreeMap<Version, Config>,
-    wanted: Vec<NodeId>,
-    disk_micros: u64,
-    calm: bool,
+    pub(super) swarm: Swarm,
+    pub(super) queue: Queue<Event>,
+    pub(super) random: Random,
+    pub(super) machines: BTreeMap<NodeId, Machine>,
+    pub(super) links: Links<NodeId>,
+    pub(super) weather: Weather,
+    pub(super) clients: Vec<Client>,
+    pub(super) history: History,
+    pub(super) invariants: Invariants,
+    pub(super) leases: Leases,
+    pub(super) outcome: Outcome,
+    pub(super) wanted: Vec<NodeId>,
+    pub(super) disk_micros: u64,
+    pub(super) calm: bool,
 }
 
 impl World {
@@ -97,18 +96,19 @@ impl World {
         let machines = (0..swarm.nodes)
             .map(NodeId::from)
             .map(|id| (id, Machine::new(id, founders.contains(&id).then(|| founding.clone()).into_iter().collect())));
-        let clients = (1..=swarm.clients).map(|id| Client::new(id, Random::seeded(random.next_u64()))).collect();
+        let clients = (1..=swarm.clients)
+            .map(|id| Client::new(id, Workload::new(id, swarm.keys, Random::seeded(random.next_u64()))))
+            .collect();
         Self {
-            time: 0,
-            queue: BTreeMap::new(),
-            queued: 0,
+            queue: Queue::new(),
             machines: machines.collect(),
-            network: Network::default(),
+            links: Links::new(),
+            weather: swarm.weather,
             clients,
             history: History::default(),
-            invariants: Invariants::default(),
+            invariants: Invariants::founded(config),
+            leases: Leases::default(),
             outcome: Outcome::default(),
-            chosen: BTreeMap::from([(config.version, config)]),
             wanted: founders,
             disk_micros: 0,
             calm: false,
@@ -119,9 +119,9 @@ impl World {
 
     pub(crate) fn run(mut self) -> Outcome {
         if let Err(violation) = self.play() {
-            self.outcome.violation = Some((violation, self.time));
+            self.outcome.violation = Some((violation, self.queue.time()));
         }
-        self.outcome.micros = self.time;
+        self.outcome.micros = self.queue.time();
         self.outcome
     }
 
@@ -131,30 +131,16 @@ impl World {
         }
         for client in 1..=self.swarm.clients {
             let after = self.random.below(10_000);
-            self.schedule(after, Event::Begin { client });
+            self.queue.push(after, Event::Begin { client });
         }
-        self.schedule(self.swarm.fault_gap_micros.0, Event::Fault);
-        self.schedule(self.swarm.chaos_micros, Event::Calm);
+        self.queue.push(self.swarm.fault_gap_micros.0, Event::Fault);
+        self.queue.push(self.swarm.chaos_micros, Event::Calm);
         let end = self.swarm.chaos_micros + self.swarm.calm_micros;
-        while let Some(((time, _), event)) = self.queue.pop_first() {
-            if time > end {
-                break;
-            }
-            self.time = time;
-            self.outcome.trace.feed(&(time, &event));
+        while let Some(event) = self.queue.pop_until(end) {
+            self.outcome.trace.feed(&(self.queue.time(), &event));
             self.happen(event)?;
         }
-        self.time = end;
         self.conclude()
-    }
-
-    fn schedule(&mut self, after: u64, event: Event) {
-        self.schedule_at(self.time.saturating_add(after), event);
-    }
-
-    fn schedule_at(&mut self, at: u64, event: Event) {
-        self.queued += 1;
-        self.queue.insert((at, self.queued), event);
     }
 
     /// Until when a node stands still for which this event is meant.
@@ -169,30 +155,30 @@ impl World {
             | Event::Fault
             | Event::Calm => return None,
         };
-        self.machines.get(node).map(|machine| machine.paused_until).filter(|until| *until > self.time)
+        self.machines.get(node).map(|machine| machine.paused_until).filter(|until| *until > self.queue.time())
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         if let Some(until) = self.paused(&event) {
-            self.schedule_at(until, event);
+            self.queue.push_at(until, event);
             return Ok(());
         }
         match event {
             Event::Deliver { from, to, message } => {
-                if !self.network.is_open(from, to) {
+                if !self.links.is_open(from, to) {
                     self.outcome.count("messages cut off");
                     return Ok(());
                 }
                 self.input(to, Input::Message { from, message: *message })
             }
             Event::Wake { node, boot } => {
-                let due = |machine: &&mut Machine| machine.boot == boot && machine.wake_at == self.time;
+                let due = |machine: &&mut Machine| machine.boot == boot && machine.wake_at == self.queue.time();
                 if let Some(machine) = self.machines.get_mut(&node).filter(due) {
                     machine.wake_at = u64::MAX;
                     return self.input(node, Input::Timeout);
                 }
                 // A pause may have put the waking off.
-                let late = |machine: &&Machine| machine.boot == boot && machine.wake_at < self.time;
+                let late = |machine: &&Machine| machine.boot == boot && machine.wake_at < self.queue.time();
                 if self.machines.get(&node).filter(late).is_some() {
                     return self.input(node, Input::Timeout);
                 }
@@ -202,7 +188,7 @@ impl World {
                 let same = |machine: &&mut Machine| machine.boot == boot;
                 let Some(machine) = self.machines.get_mut(&node).filter(same) else { return Ok(()) };
                 let Some(input) = machine.end_sync() else { return Ok(()) };
-                Invariants::synced(machine)?;
+                Invariants::synced(machine.id, &machine.image)?;
                 self.input(node, input)
             }
             Event::Start { node, boot } => {
@@ -229,16 +215,24 @@ impl World {
         }
     }
 
-    fn start(&mut self, node: NodeId) -> Result<(), Violation> {
+    pub(super) fn start(&mut self, node: NodeId) -> Result<(), Violation> {
         let Some(machine) = self.machines.get_mut(&node) else { return Ok(()) };
-        machine.start(&self.swarm, &mut self.random, self.time);
-        Invariants::started(machine)?;
-        self.input(node, Input::Wanted { nodes: self.wanted.clone() })
+        machine.start(&self.swarm, &mut self.random, self.queue.time());
+        if let Some(slot) = &machine.slot {
+            Invariants::started(node, slot.state(), &machine.image)?;
+        }
+        self.want(node)
     }
 
-    fn input(&mut self, node: NodeId, input: Input) -> Result<(), Violation> {
+    /// Tells a node who should keep the slot.
+    pub(super) fn want(&mut self, node: NodeId) -> Result<(), Violation> {
+        let hold_off = Duration::from_micros(self.swarm.hold_off_micros);
+        self.input(node, Input::Wanted { nodes: self.wanted.clone(), hold_off })
+    }
+
+    pub(super) fn input(&mut self, node: NodeId, input: Input) -> Result<(), Violation> {
         let Some(machine) = self.machines.get_mut(&node) else { return Ok(()) };
-        let now = machine.local(self.time);
+        let now = machine.clock.local(self.queue.time());
         let Some(slot) = machine.slot.as_mut() else { return Ok(()) };
         slot.handle_input(now, input);
         let mut outputs = Vec::new();
@@ -248,11 +242,14 @@ impl World {
                 output => outputs.push(output),
             }
         };
+        if slot.refused() > 0 {
+            return Err(Violation::Refused(format!("{node} refused to listen to a message")));
+        }
         let leads = slot.leads().cloned();
-        let (boot, wake_at) = (machine.boot, machine.global(wake).max(self.time + 1));
+        let (boot, wake_at) = (machine.boot, machine.clock.global(wake).max(self.queue.time() + 1));
         if wake_at != machine.wake_at && wake_at != u64::MAX {
             machine.wake_at = wake_at;
-            self.schedule_at(wake_at, Event::Wake { node, boot });
+            self.queue.push_at(wake_at, Event::Wake { node, boot });
         }
         for output in outputs {
             self.output(node, leads.as_ref(), output)?;
@@ -261,7 +258,7 @@ impl World {
         if machine.begin_sync() {
             let (low, high) = self.swarm.fsync_micros;
             let micros = self.random.between(low, high) + self.disk_micros;
-            self.schedule(micros, Event::Synced { node, boot });
+            self.queue.push(micros, Event::Synced { node, boot });
         }
         Ok(())
     }
@@ -269,27 +266,20 @@ impl World {
     fn output(&mut self, node: NodeId, leads: Option<&Config>, output: Output) -> Result<(), Violation> {
         match output {
             Output::Transmit { to, message } => {
-                for delay in self.network.copies(&self.swarm, &mut self.random, self.calm) {
+                for delay in self.weather.copies(&mut self.random) {
                     let message = Box::new(message.clone());
-                    self.schedule(delay, Event::Deliver { from: node, to, message });
+                    self.queue.push(delay, Event::Deliver { from: node, to, message });
                 }
                 Ok(())
             }
             Output::Append { entry, .. } => {
-                if let Entry::Config { config, chosen: true } = &entry {
-                    let known = self.chosen.entry(config.version).or_insert_with(|| config.clone());
-                    if known != config {
-                        let text = format!("two configurations are chosen as {}", config.version);
-                        return Err(Violation::TwoValues(text));
-                    }
-                }
                 let Some(machine) = self.machines.get_mut(&node) else { return Ok(()) };
                 match &entry {
                     Entry::Promise(ballot) if ballot.node == node => self.outcome.count("candidacies"),
                     Entry::Purge { .. } => self.outcome.count("purges"),
                     Entry::Promise(_) | Entry::Accept { .. } | Entry::Config { .. } => {}
                 }
-                self.invariants.appended(machine, &entry)?;
+                self.invariants.appended(node, &machine.image, &entry)?;
                 machine.append(entry);
                 Ok(())
             }
@@ -297,14 +287,12 @@ impl World {
                 let (op, copy) = named(id);
                 let pending = self.pending(op).map(|pending| pending.request.key.clone());
                 if let (Ok(_), Some(version), Some(config), Some(key)) = (&reply, rests_on, leads, pending) {
-                    // A late answer of a leader that was replaced is a true one: by now others hold what it rests on.
-                    let newest = self.chosen.values().next_back();
-                    let config = newest.filter(|newest| newest.version > config.version).unwrap_or(config);
-                    self.invariants.answered(&self.machines, config, &key, version)?;
+                    let image = |node| self.machines.get(&node).map(|machine| &machine.image);
+                    self.invariants.answered(image, config, &key, version)?;
                 }
-                for delay in Network::client_copies(&self.swarm, &mut self.random, self.calm) {
+                for delay in self.weather.client_copies(&mut self.random) {
                     let reply = reply.clone();
-                    self.schedule(delay, Event::Replied { from: node, op, copy, reply });
+                    self.queue.push(delay, Event::Replied { from: node, op, copy, reply });
                 }
                 Ok(())
             }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use specter_dht::Random;
 use specter_dht::kv::{Rules, Settings};
 
+use crate::network::Weather;
+
 /// Longest time a client tries one operation, in microseconds.
 pub const CLIENT_BUDGET_MICROS: u64 = 1_000_000;
 /// Longest pause of a node, in microseconds.
@@ -42,6 +44,8 @@ pub struct Swarm {
     pub chaos_micros: u64,
     /// How long the world may take to recover afterwards, in microseconds.
     pub calm_micros: u64,
+    /// How long other members must have been wanted, in microseconds.
+    pub hold_off_micros: u64,
     /// How patient the nodes are.
     pub settings: Settings,
     /// Which rules the nodes keep.
@@ -50,12 +54,8 @@ pub struct Swarm {
     pub faults: Faults,
     /// Shortest and longest wait between two faults, in microseconds.
     pub fault_gap_micros: (u64, u64),
-    /// Shortest and usual longest delay of a message, in microseconds.
-    pub delay_micros: (u64, u64),
-    /// Messages lost, of a thousand.
-    pub loss: u64,
-    /// Messages that arrive twice, of a thousand.
-    pub duplicate: u64,
+    /// How slow and how bad the links are.
+    pub weather: Weather,
     /// Shortest and longest time of an fsync, in microseconds.
     pub fsync_micros: (u64, u64),
     /// How far clocks run fast or slow, in parts of a million.
@@ -82,9 +82,9 @@ impl Swarm {
             election: millis(election),
             step_down: millis(random.between(300, 4000)),
             purge_after: millis(random.between(3000, 4000)),
-            hold_off: millis(random.between(100, 800)),
+            retry_after: millis(random.between(100, 800)),
             abort_after: millis(random.between(500, 3000)),
-            transfer_window: 1 << random.below(6),
+            transfer_bytes: 100 << random.below(6),
             queue: 64,
             ..Settings::default()
         };
@@ -96,6 +96,7 @@ impl Swarm {
             clients: random.between(2, 7),
             chaos_micros: chaos.map_or(12_000_000, |span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX)),
             calm_micros: 20_000_000,
+            hold_off_micros: u64::try_from(settings.retry_after.as_micros()).unwrap_or_default(),
             settings,
             rules: Rules::default(),
             faults: Faults {
@@ -107,9 +108,12 @@ impl Swarm {
                 reconfigure: random.chance(700),
             },
             fault_gap_micros: [(20_000, 200_000), (100_000, 1_000_000), (300_000, 3_000_000)][pick(random, 3)],
-            delay_micros: (200, slowest),
-            loss: [0, 0, 10, 50, 200][pick(random, 5)],
-            duplicate: [0, 10, 50, 150][pick(random, 4)],
+            weather: Weather {
+                delay_micros: (200, slowest),
+                loss: [0, 0, 10, 50, 200][pick(random, 5)],
+                duplicate: [0, 10, 50, 150][pick(random, 4)],
+                slow: 10,
+            },
             fsync_micros: (100, random.between(1, 20) * 1000),
             skew_ppm: [0, 1_000, 50_000][pick(random, 3)],
             think_micros: [(0, 10_000), (1_000, 100_000), (50_000, 600_000)][pick(random, 3)],

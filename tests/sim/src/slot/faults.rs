@@ -1,12 +1,12 @@
 //! How faults come about, and how they stop.
 
 use specter_dht::NodeId;
-use specter_dht::kv::Input;
 
-use super::{Event, World};
+use super::machine::Machine;
+use super::nemesis::{self, Fault};
+use super::world::{Event, World};
 use crate::Violation;
-use crate::machine::{Machine, Tail};
-use crate::nemesis::{self, Fault};
+use crate::disk::Tail;
 
 impl World {
     pub(super) fn leader(&self) -> Option<NodeId> {
@@ -26,7 +26,7 @@ impl World {
         }
         let (low, high) = self.swarm.fault_gap_micros;
         let after = self.random.between(low, high);
-        self.schedule(after, Event::Fault);
+        self.queue.push(after, Event::Fault);
         let Some(fault) = nemesis::draw(&self.swarm, &mut self.random) else { return Ok(()) };
         self.outcome.trace.feed(&fault);
         let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
@@ -41,8 +41,9 @@ impl World {
                 nodes.into_iter().for_each(|node| self.crash(node, down_micros));
             }
             Fault::Pause { leader, micros } => {
-                let (node, until) = (self.victim(leader), self.time + micros);
-                if let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.paused_until <= self.time)
+                let (node, until) = (self.victim(leader), self.queue.time() + micros);
+                if let Some(machine) =
+                    self.machines.get_mut(&node).filter(|machine| machine.paused_until <= self.queue.time())
                 {
                     machine.paused_until = until;
                     self.outcome.count("pauses");
@@ -51,25 +52,22 @@ impl World {
             Fault::Isolate { leader, inward, outward } => {
                 let node = self.victim(leader);
                 self.outcome.count("partitions");
-                for other in nodes.into_iter().filter(|other| *other != node) {
-                    if outward {
-                        self.network.block(node, other);
-                    }
-                    if inward {
-                        self.network.block(other, node);
-                    }
-                }
+                self.links.isolate(node, &nodes, inward, outward);
             }
             Fault::Split { mask, bridge } => {
                 self.outcome.count("partitions");
                 let side = |node: NodeId| (mask >> (node.0 % 64)) & 1;
                 let apart = |a: NodeId, b: NodeId| side(a) != side(b) && bridge != Some(a) && bridge != Some(b);
-                let pairs = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b)));
-                for (a, b) in pairs.filter(|(a, b)| apart(*a, *b)) {
-                    self.network.block(a, b);
+                self.links.split(&nodes, apart);
+            }
+            Fault::HandOver => {
+                let node = self.victim(true);
+                if self.leader() == Some(node) {
+                    self.outcome.count("hand-overs");
+                    self.input(node, specter_dht::kv::Input::HandOver)?;
                 }
             }
-            Fault::Heal => self.network.heal(),
+            Fault::Heal => self.links.heal(),
             Fault::Disk { micros } => {
                 self.outcome.count("disk stalls");
                 self.disk_micros = micros;
@@ -80,7 +78,7 @@ impl World {
                     self.cut_off_newcomers();
                 }
                 for node in nodes {
-                    self.input(node, Input::Wanted { nodes: self.wanted.clone() })?;
+                    self.want(node)?;
                 }
             }
         }
@@ -93,26 +91,27 @@ impl World {
         let Some(members) = slot.map(|slot| slot.state().config.nodes()) else { return };
         for node in self.wanted.iter().filter(|node| !members.contains(node)) {
             for other in self.machines.keys().filter(|other| *other != node) {
-                self.network.block(*node, *other);
-                self.network.block(*other, *node);
+                self.links.block(*node, *other);
+                self.links.block(*other, *node);
             }
         }
     }
 
     pub(super) fn crash(&mut self, node: NodeId, down_micros: u64) {
-        let tail = [Tail::Kept, Tail::Lost, Tail::Torn][usize::try_from(self.random.below(3)).unwrap_or_default()];
+        let tail = Tail::draw(&mut self.random);
         let Some(machine) = self.machines.get_mut(&node) else { return };
         if machine.slot.is_some() {
             machine.crash(tail, &mut self.random);
             let boot = machine.boot;
-            self.schedule(down_micros, Event::Start { node, boot });
+            self.queue.push(down_micros, Event::Start { node, boot });
         }
     }
 
     /// The faults stop.
     pub(super) fn settle_down(&mut self) -> Result<(), Violation> {
         self.calm = true;
-        self.network.heal();
+        self.weather = self.weather.calm();
+        self.links.heal();
         self.disk_micros = 0;
         let down: Vec<NodeId> =
             self.machines.values().filter(|machine| machine.slot.is_none()).map(|machine| machine.id).collect();
