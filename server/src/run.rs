@@ -6,7 +6,7 @@ use crate::{
     gateway::Gateway,
     identity::{self, Credentials, tls::TlsError},
     link::{accept::Links, registry::Registry},
-    node::{self, Node, Opening},
+    node::{self, Node, Opening, Tuning},
     route::{Router, publish::Names},
     shutdown::Shutdown,
     transport::{
@@ -72,6 +72,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Links have nothing left to finish when the visitors are gone: time to tell the clients.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long the other nodes may take to go on without this one.
+const LEAVE: Duration = Duration::from_secs(20);
+
 /// Packets of other nodes that may wait to be read.
 const ARRIVALS: usize = 1024;
 
@@ -110,6 +113,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         cluster: credentials.cluster_id.0,
         address: node_address(&config.advertise, &udp_addresses, port).await,
         seeds: resolve(&config.join).await?,
+        tuning: Tuning::default(),
     };
     let node = Node::open(opening, peers.clone(), arrivals, &peer_tasks)?;
     let registry = Arc::new(Registry::default());
@@ -177,6 +181,9 @@ impl Running {
         let dropped = self.visitors.finish(DRAIN).await;
         if dropped > 0 {
             tracing::info!(dropped, "streams in progress were cut off");
+        }
+        if !self.node.leave(LEAVE).await {
+            tracing::warn!("other nodes still count on this one; they go on without it as after a crash");
         }
         // The store comes before what carries its packets, and the links' end closes the sockets of both.
         self.node.stop().await;

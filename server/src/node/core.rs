@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use specter_dht::{Event, Failure, Input, NodeId, Output, Packet, Record, codec, kv::RequestId, ring::Destination};
 use specter_storage::{
-    disk::Folder,
+    disk::Disk,
     log::{AppendError, Health, Need},
     writer::{OwnedEntry, Writer},
 };
@@ -25,7 +25,9 @@ use tokio::{runtime, sync::oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Error, limits,
+    Error,
+    checkpoint::Checkpoints,
+    limits,
     mailbox::{Batch, Call, Mailbox},
 };
 use crate::transport::peers::Peers;
@@ -33,14 +35,15 @@ use crate::transport::peers::Peers;
 /// The kind of all our records in the log: the record itself says what it is.
 pub(super) const RECORD: u8 = 1;
 
-pub(super) struct Core {
+pub(super) struct Core<D: Disk<File: Send> + Send + 'static> {
     pub(super) me: NodeId,
     pub(super) node: specter_dht::Node,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) peers: Arc<Peers>,
     /// Sending needs the runtime that the connections live in.
     pub(super) runtime: runtime::Handle,
-    pub(super) writer: Writer<Folder>,
+    pub(super) writer: Writer<D>,
+    pub(super) checkpoints: Checkpoints,
     pub(super) started: Instant,
     pub(super) calls: HashMap<RequestId, oneshot::Sender<Result<specter_dht::Reply, Error>>>,
     pub(super) counted: u64,
@@ -61,7 +64,7 @@ pub(super) struct Submission {
     last: u64,
 }
 
-impl Core {
+impl<D: Disk<File: Send> + Send + 'static> Core<D> {
     /// Runs until it is told to stop and everything that was asked is answered or late.
     pub(super) fn run(mut self) {
         let runtime = self.runtime.clone();
@@ -77,8 +80,22 @@ impl Core {
             // Whoever asked may have given up.
             reply.send(Err(Error::Unknown)).ok();
         }
+        self.save_the_rest();
         if let Err(failure) = self.writer.close() {
             warn!(error = %failure, "the log was not closed in order; the next start reads it as after a crash");
+        }
+    }
+
+    /// Writes the log down, unless records still wait for a disk that does not take them.
+    fn save_the_rest(&mut self) {
+        self.checkpoints.end();
+        let ended = self.mailbox.take(Some(Instant::now())).saved;
+        let mut saved = ended.and_then(|outcome| self.checkpoints.ended(outcome));
+        if self.disk != Health::Failed && self.writer.durable_lsn() >= self.position {
+            saved = self.checkpoints.last(&self.node, self.position).or(saved);
+        }
+        if let Some(saved) = saved {
+            self.writer.forget(saved);
         }
     }
 
@@ -100,12 +117,15 @@ impl Core {
     }
 
     fn step(&mut self, batch: Batch) {
-        let Batch { calls, packets, unreachable, written, health, leave, stop } = batch;
+        let Batch { calls, packets, unreachable, written, health, saved, leave, stop } = batch;
         if let Some(outcome) = written {
             self.written(outcome);
         }
         if let Some(health) = health {
             self.note_health(health);
+        }
+        if let Some(saved) = saved.and_then(|outcome| self.checkpoints.ended(outcome)) {
+            self.writer.forget(saved);
         }
         for Call { ask, reply } in calls {
             self.counted += 1;
@@ -133,6 +153,8 @@ impl Core {
             self.input(Input::Timeout);
         }
         self.submit();
+        let (durable_lsn, log_bytes) = (self.writer.durable_lsn(), self.writer.log_bytes());
+        self.checkpoints.go_on(&self.node, self.position, durable_lsn, log_bytes);
     }
 
     fn input(&mut self, input: Input) {
@@ -183,6 +205,7 @@ impl Core {
             self.note_health(Health::Failed);
             return;
         }
+        self.checkpoints.tracker().note(record);
         self.position = position;
         self.records.push(OwnedEntry { kind: RECORD, slot, payload });
     }

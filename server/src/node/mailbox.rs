@@ -11,7 +11,7 @@ use specter_dht::{Ask, NodeId, Packet};
 use specter_storage::log::{AppendError, Health};
 use tokio::sync::oneshot;
 
-use super::{Error, limits};
+use super::{Error, checkpoint, limits};
 
 /// A user's question, and where its answer goes.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(super) struct Batch {
     /// What became of the records handed to the log.
     pub(super) written: Option<Result<u64, AppendError>>,
     pub(super) health: Option<Health>,
+    /// What became of the checkpoint that was under way.
+    pub(super) saved: Option<checkpoint::Outcome>,
     pub(super) leave: Option<oneshot::Sender<()>>,
     pub(super) stop: bool,
 }
@@ -41,6 +43,7 @@ struct Waiting {
     unreachable: VecDeque<SocketAddr>,
     written: Option<Result<u64, AppendError>>,
     health: Option<Health>,
+    saved: Option<checkpoint::Outcome>,
     leave: Option<oneshot::Sender<()>>,
     stop: bool,
     closed: bool,
@@ -74,6 +77,7 @@ impl Mailbox {
             unreachable: std::mem::take(&mut waiting.unreachable).into(),
             written: waiting.written.take(),
             health: waiting.health.take(),
+            saved: waiting.saved.take(),
             leave: waiting.leave.take(),
             stop: waiting.stop,
         }
@@ -121,6 +125,10 @@ impl Mailbox {
         self.put(|waiting| waiting.health = Some(health));
     }
 
+    pub(super) fn saved(&self, outcome: checkpoint::Outcome) {
+        self.put(|waiting| waiting.saved = Some(outcome));
+    }
+
     pub(super) fn leave(&self, left: oneshot::Sender<()>) {
         self.put(|waiting| waiting.leave = Some(left));
     }
@@ -154,8 +162,9 @@ impl Mailbox {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        let Self { calls, packets, packet_bytes: _, unreachable, written, health, leave, stop, closed: _ } = self;
+        let Self { calls, packets, packet_bytes: _, unreachable, written, health, saved, leave, stop, closed: _ } =
+            self;
         let quiet = calls.is_empty() && packets.is_empty() && unreachable.is_empty() && written.is_none();
-        quiet && health.is_none() && leave.is_none() && !stop
+        quiet && health.is_none() && saved.is_none() && leave.is_none() && !stop
     }
 }

@@ -6,6 +6,8 @@
 //! | `mailbox` | what waits for the core's thread, each kind with its bound |
 //! | `core` | the one thread that owns `specter_dht::Node`: feeds it, and carries out what it wants |
 //! | `open` | starts the core on what the data directory holds |
+//! | `checkpoint` `changes` `rows` | what changed goes into the snapshot now and then, so that the log may forget it |
+//! | [`offline`] | looks at a data directory whose node does not run |
 //!
 //! Every call takes effect at one instant between call and answer, and is on the disks of a majority of the key's replicas
 //! before it is answered. A node alone is a cluster of one.
@@ -14,14 +16,20 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod changes;
+mod checkpoint;
 mod core;
 mod handle;
 pub mod limits;
 mod mailbox;
+pub mod offline;
 mod open;
+mod rows;
+#[cfg(test)]
+mod tests {}
 
 pub use handle::Handle;
-pub use open::{Node, OpenError, Opening};
+pub use open::{Node, OpenError, Opening, Tuning};
 
 /// A key: at most [`limits::KEY_BYTES`]; a call with a longer one fails with [`Error::TooLarge`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

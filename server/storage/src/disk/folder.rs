@@ -35,7 +35,7 @@ impl Folder {
     }
 
     /// Looks at a directory that another process may hold. Only for reading.
-    pub(crate) fn look(path: &Path) -> Self {
+    pub fn look(path: &Path) -> Self {
         Self { path: path.to_owned(), _lock: None }
     }
 
