@@ -26,7 +26,7 @@ pub mod offline;
 mod open;
 mod rows;
 #[cfg(test)]
-mod tests {}
+pub(crate) mod tests;
 
 pub use handle::Handle;
 pub use open::{Node, OpenError, Opening, Tuning};

@@ -75,6 +75,8 @@ pub struct Opening<'a> {
 /// How patient the store is; the defaults are for a cluster that runs for years.
 #[derive(Clone, Debug, Default)]
 pub struct Tuning {
+    /// What a new cluster agrees on.
+    pub(super) terms: Terms,
     pub(super) node: Settings,
     pub(super) log: settings::Settings,
 }
@@ -169,7 +171,7 @@ impl Node {
         if recovered.may_have_forgotten && !is_alone {
             return Err(OpenError::Forgotten { path: data_dir.to_owned() });
         }
-        let create = seeds.is_empty().then(Terms::default);
+        let create = seeds.is_empty().then_some(tuning.terms);
         let me_peer = Peer { id: me, incarnation: u64::from(recovered.boot.number), address, seats: 1, leaving: false };
         let life = Life {
             me: me_peer,

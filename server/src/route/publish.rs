@@ -195,14 +195,14 @@ fn code(error: Error) -> ErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::Node;
+    use crate::node::tests::alone;
 
     const ANN: ClientId = ClientId([1; 32]);
     const BOB: ClientId = ClientId([2; 32]);
 
     async fn with_names<F: AsyncFnOnce(&Names)>(test: F) {
         let folder = tempfile::tempdir().expect("folder");
-        let node = Node::open(folder.path()).expect("store");
+        let node = alone(folder.path());
         test(&Names::new(node.handle())).await;
         node.stop().await;
     }
