@@ -103,3 +103,56 @@ fn tell(summary: &Summary, what: &str, path: &std::path::Path, json: bool, out: 
     }
     writeln!(out, "{what} {}.\n{summary}", path.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::{Key, tests::alone};
+
+    fn printed(data_dir: &std::path::Path, json: bool, action: Action) -> Result<String, StoreError> {
+        let mut out = Vec::new();
+        run(&Task { data_dir: data_dir.to_owned(), json, action }, &mut out)?;
+        Ok(String::from_utf8(out).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn every_command_works_on_a_directory_that_a_node_left() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let (data, backup, restored) =
+            (parent.path().join("data"), parent.path().join("backup"), parent.path().join("restored"));
+        let node = alone(&data);
+        let store = node.handle().within(std::time::Duration::from_secs(30));
+        store.put(&Key::new("name"), "value", None).await.expect("written");
+        let made = printed(&data, false, Action::Backup { out: backup.clone() }).expect("a copy of a running node");
+        assert!(made.starts_with(&format!("Made {}.", backup.display())), "{made}");
+        let held = printed(&data, true, Action::Export).expect("an export");
+        assert!(held.contains(r#""key":"bmFtZQ==""#) && held.contains(r#""value":"dmFsdWU=""#), "{held}");
+        let dumped = printed(&data, true, Action::Dump).expect("a dump");
+        assert!(dumped.lines().count() > 1 && dumped.lines().all(|line| line.starts_with(r#"{"lsn":"#)), "{dumped}");
+        let refused = printed(&data, false, Action::Compact).expect_err("the node runs");
+        assert!(refused.to_string().contains("stop that one"), "{refused}");
+        node.stop().await;
+
+        let checked = printed(&data, false, Action::Check).expect("a whole directory");
+        assert!(checked.starts_with("Nothing is wrong") && checked.contains("1 registers"), "{checked}");
+        let told = printed(&restored, false, Action::Restore { from: backup.clone() }).expect("restored");
+        assert!(told.contains("alone in its cluster"), "{told}");
+        let refused = printed(&restored, false, Action::Restore { from: backup }).expect_err("it is there");
+        assert!(refused.to_string().contains("is not empty"), "{refused}");
+        let compacted = printed(&restored, true, Action::Compact).expect("compacted");
+        assert!(compacted.contains(r#""records":0,"#) && compacted.contains(r#""registers":1}"#), "{compacted}");
+        assert_eq!(printed(&restored, false, Action::Export).expect("an export"), held);
+        let node = alone(&restored);
+        let store = node.handle().within(std::time::Duration::from_secs(30));
+        assert_eq!(store.get(&Key::new("name")).await, Ok(Some(b"value".to_vec())));
+        node.stop().await;
+    }
+
+    #[test]
+    fn damage_is_told_with_its_place_and_the_way_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("IDENTITY"), "nonsense").expect("written");
+        let refused = printed(folder.path(), false, Action::Check).expect_err("damaged").to_string();
+        assert!(refused.contains("IDENTITY") && refused.contains("restore a backup"), "{refused}");
+    }
+}

@@ -114,7 +114,7 @@ impl Tracker {
                 rows.push(RowChange::Drop(*slot));
                 rows.extend(durable.registers.iter().map(register));
             }
-            rows.push(RowChange::Slot(*slot, durable.meta()));
+            rows.push(RowChange::Slot(*slot, Box::new(durable.meta())));
         }
         gathered
     }

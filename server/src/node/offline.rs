@@ -12,8 +12,8 @@ use specter_dht::{
 };
 use specter_storage::{
     copy::{self, CopyError},
-    disk::{Disk, Folder, FolderError},
-    identity::Identity,
+    disk::{Folder, FolderError},
+    identity::{IDENTITY, Identity},
     inspect::{self, Report, record_to_json},
     log::Failure,
     recover,
@@ -129,9 +129,8 @@ pub fn copy(from: &Path, to: &Path) -> Result<Summary, OfflineError> {
 /// # Errors
 /// [`OfflineError`]; the directory holds the same as before.
 pub fn compact(data_dir: &Path) -> Result<Summary, OfflineError> {
-    if identity(&Folder::look(data_dir)).is_none() {
-        return Err(OfflineError::Nothing { path: data_dir.to_owned() });
-    }
+    // A directory that is not a node's is not made one.
+    place(data_dir, &Folder::look(data_dir))?;
     let folder = Folder::open(data_dir)?;
     let mut loaded = snapshot(data_dir, &folder)?;
     let place = place(data_dir, &folder)?;
@@ -170,16 +169,13 @@ fn snapshot(data_dir: &Path, folder: &Folder) -> Result<Loaded, OfflineError> {
 }
 
 fn place(data_dir: &Path, folder: &Folder) -> Result<Place, OfflineError> {
-    let identity = identity(folder).ok_or_else(|| OfflineError::Nothing { path: data_dir.to_owned() })?;
-    Ok(Place { path: data_dir.join(SNAPSHOT), identity })
-}
-
-/// Whose it is. A file that says so and cannot be used gets its error from whoever reads the log.
-fn identity(disk: &impl Disk) -> Option<Identity> {
-    match Identity::read(disk) {
-        Ok(Some(Ok(identity))) => Some(identity),
-        Ok(Some(Err(_))) => Some(Identity { node: [0; 16], cluster: [0; 16] }),
-        Ok(None) | Err(_) => None,
+    match Identity::read(folder) {
+        Ok(Some(Ok(identity))) => Ok(Place { path: data_dir.join(SNAPSHOT), identity }),
+        Ok(Some(Err(reason))) => {
+            Err(OpenError::from(recover::OpenError::File { path: IDENTITY.to_owned(), reason }).into())
+        }
+        Ok(None) => Err(OfflineError::Nothing { path: data_dir.to_owned() }),
+        Err(source) => Err(FolderError::Unusable { path: data_dir.to_owned(), source }.into()),
     }
 }
 

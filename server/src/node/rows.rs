@@ -21,7 +21,7 @@ pub(super) enum RowChange {
     /// All of a slot is gone.
     Drop(SlotId),
     /// What a slot has beside its registers.
-    Slot(SlotId, Meta),
+    Slot(SlotId, Box<Meta>),
     /// A register.
     Register(SlotId, Key, Version, Arc<Register>),
     /// There is no such register any more.
@@ -53,7 +53,7 @@ impl RowChange {
     pub(super) fn encode(&self) -> Result<Encoded, CodecError> {
         let (slot, what) = match self {
             Self::Drop(slot) => (slot.0, What::Drop),
-            Self::Slot(slot, meta) => (slot.0, What::Slot(bytes(meta)?)),
+            Self::Slot(slot, meta) => (slot.0, What::Slot(bytes(meta.as_ref())?)),
             Self::Register(slot, key, version, register) => {
                 let (version, value) = (bytes(version)?, bytes(register.as_ref())?);
                 (slot.0, What::Register { key: key.clone(), version, value })

@@ -187,7 +187,7 @@ fn code(error: Error) -> ErrorCode {
         | Error::Expired
         | Error::StaleFence
         | Error::Unavailable
-        | Error::Unknown { .. }
+        | Error::Unknown
         | Error::ReadOnly => ErrorCode::Unavailable,
     }
 }

@@ -12,7 +12,8 @@ use crate::{
 /// Version of every file of this crate. Others are refused by number.
 pub const FORMAT: u16 = 1;
 
-pub(crate) const IDENTITY: &str = "IDENTITY";
+/// The file that says whose a directory is.
+pub const IDENTITY: &str = "IDENTITY";
 pub(crate) const BOOT: &str = "BOOT";
 
 /// The node that a directory belongs to. Every file of it says so.

@@ -198,7 +198,7 @@ pub enum Refusal {
     /// Not done: it or what would become of the key is beyond a limit of [`limits`](crate::kv::limits).
     #[error("the request, or what would become of its key, is larger than the store allows")]
     TooLarge,
-    /// Not done: the disk of the leader takes no more.
+    /// Not done: the disk of the leader takes no more, and the other members are no majority without it.
     #[error("the disk of the slot's leader is full")]
     ReadOnly,
     /// A late copy of an operation whose client has sent a later one.

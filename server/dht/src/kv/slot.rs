@@ -52,6 +52,8 @@ pub struct Slot {
     pub(crate) blocked_since: Option<Instant>,
     wanted: Option<Wanted>,
     may_change: bool,
+    /// The disk takes no more.
+    read_only: bool,
     refused: u64,
 }
 
@@ -100,6 +102,7 @@ impl Slot {
             blocked_since: None,
             wanted: None,
             may_change: true,
+            read_only: false,
             refused: 0,
         };
         slot.postpone_election(now);
@@ -119,7 +122,7 @@ impl Slot {
             }
             Input::Request { id, request } => self.request(now, id, request),
             Input::Persisted { upto } => self.outbox.persisted(upto),
-            Input::ReadOnly(_) => {}
+            Input::ReadOnly(full) => self.read_only = full,
             Input::Wanted { nodes, hold_off } => self.want(now, nodes, now + hold_off),
             Input::Permit { may_change } => {
                 self.may_change = may_change;
@@ -224,6 +227,9 @@ impl Slot {
             return self.outbox.push(Output::Reply { id, reply: Err(Refusal::TooLarge), rests_on: None });
         }
         if matches!(self.role, Role::Leader(_)) {
+            if self.read_only && !request.operation.is_read() && !self.others_are_enough() {
+                return self.outbox.push(Output::Reply { id, reply: Err(Refusal::ReadOnly), rests_on: None });
+            }
             return self.lead_on(now, |leader, context| leader.request(context, id, request));
         }
         let recent = self.acceptor.leader.filter(|(_, heard)| now.since(*heard) < self.settings.step_down);
@@ -231,6 +237,14 @@ impl Slot {
         let members = self.acceptor.durable.config.nodes().into_iter().collect();
         let reply = Err(Refusal::Redirect { leader, members });
         self.outbox.push(Output::Reply { id, reply, rests_on: None });
+    }
+
+    /// Whether the other members can keep a write that this node does not.
+    fn others_are_enough(&self) -> bool {
+        let config = &self.acceptor.durable.config;
+        let mut others = config.nodes();
+        others.remove(&self.me);
+        config.quorum(&others, self.rules)
     }
 
     fn receive(&mut self, now: Instant, from: NodeId, message: Message) {

@@ -41,6 +41,8 @@ struct Pending {
     doubtful: bool,
     /// Whether the last refusal was for a full disk.
     read_only: bool,
+    /// This node itself has refused it, and is not asked again before a pause.
+    refused_here: bool,
     /// Machines still to be asked in this round.
     tour: VecDeque<NodeId>,
     /// Rounds begun: each asks everybody who may know.
@@ -153,6 +155,7 @@ impl Node {
                 wake: deadline,
                 doubtful: false,
                 read_only: false,
+                refused_here: false,
                 tour: VecDeque::new(),
                 rounds: 0,
                 sent_on: 0,
@@ -205,7 +208,7 @@ impl Node {
         });
         let led = || self.asking.hints.get(&slot).and_then(|hint| hint.leader);
         let fresh_round = pending.tour.is_empty() && pending.rounds == 0;
-        let target = if here {
+        let target = if here && !pending.refused_here {
             Some(self.me)
         } else {
             hint.or_else(|| led().filter(|_| fresh_round)).or_else(|| pending.tour.pop_front())
@@ -260,6 +263,7 @@ impl Node {
         if pending.rounds <= 1 {
             return self.attempt(now, number, None);
         }
+        pending.refused_here = false;
         let (shortest, longest) = self.settings.retry;
         let wait = (shortest * (1 << pending.rounds.min(10))).min(longest);
         let wait = self.random.span(wait / 2, wait);
@@ -303,6 +307,7 @@ impl Node {
             hint.leader = None;
         }
         pending.read_only = refusal == Refusal::ReadOnly;
+        pending.refused_here |= from == self.me && !matches!(refusal, Refusal::Redirect { .. });
         match refusal {
             Refusal::Redirect { leader, members } => {
                 pending.sent_on += 1;

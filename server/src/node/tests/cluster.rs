@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use quinn::Endpoint;
 use specter_wire::name::Hostname;
 
 use super::{super::offline, *};
@@ -17,7 +16,6 @@ use crate::{
 /// A node with its socket.
 struct Member {
     node: Node,
-    endpoint: Endpoint,
     address: SocketAddr,
     tasks: Shutdown,
     folder: TempDir,
@@ -41,11 +39,11 @@ impl Member {
             Accepted::Link(connection, _place) => drop(connection),
             Accepted::Node(connection) => readers.accepted(connection),
         });
-        tasks.spawn(acceptor.accept(endpoint.clone()));
+        tasks.spawn(acceptor.accept(endpoint));
         let cluster = credentials.cluster_id.0;
         let opening = Opening { data_dir: folder.path(), cluster, address, seeds, tuning: Tuning::hasty() };
         let node = Node::open(opening, peers, arrivals, &tasks).unwrap();
-        Self { node, endpoint, address, tasks, folder }
+        Self { node, address, tasks, folder }
     }
 
     /// How many registers its directory holds.
@@ -56,7 +54,6 @@ impl Member {
     async fn stop(self) {
         self.node.stop().await;
         self.tasks.finish(Duration::from_secs(1)).await;
-        self.endpoint.close(0u32.into(), b"");
     }
 }
 

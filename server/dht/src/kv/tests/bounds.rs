@@ -328,3 +328,29 @@ fn a_leader_whose_writes_are_not_accepted_takes_only_so_many_requests() {
         assert_eq!(outputs.iter().any(busy), number >= limit, "request {number}");
     }
 }
+
+#[test]
+fn a_leader_with_a_full_disk_refuses_writes_only_when_the_others_are_too_few() {
+    let refuses = |node: &mut Third, number: u64, operation: Operation| {
+        let request = Request { key: vec![1], op: op(number, 1), operation };
+        let outputs = node.input(Input::Request { id: RequestId(number), request });
+        outputs.iter().any(|output| matches!(output, Output::Reply { reply: Err(Refusal::ReadOnly), .. }))
+    };
+    let mut node = Third::new();
+    node.lead();
+    node.input(Input::ReadOnly(true));
+    assert!(!refuses(&mut node, 1, put(b"v")), "two of three keep it");
+
+    let alone = Config { version: version(1, 1, 1), ..Config::founding(nodes(&[1])) };
+    let mut node = Third::with(vec![Entry::Config { config: alone, chosen: true }]);
+    node.now = node.now + Duration::from_secs(3600);
+    node.input(Input::Timeout);
+    node.persist();
+    node.persist();
+    assert!(node.slot.leads().is_some(), "alone it needs nobody");
+    node.input(Input::ReadOnly(true));
+    assert!(refuses(&mut node, 1, put(b"v")));
+    assert!(!refuses(&mut node, 2, Operation::Get));
+    node.input(Input::ReadOnly(false));
+    assert!(!refuses(&mut node, 3, put(b"v")));
+}
