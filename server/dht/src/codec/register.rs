@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Bounded, CHILDREN_MAX, KEY_MAX, REGISTER_MAX, check_key, check_number, check_value, ensure};
 use crate::kv::limits::REMEMBERED_MAX;
 use crate::kv::register::Remembered;
-use crate::kv::{Answer, Entry, Lease, Register};
+use crate::kv::{Answer, Entry, Lease, Meta, Register};
 
 /// The shortest and the longest lease: one that is shorter would end before its owner hears of it, and one that is
 /// longer outlives every task that it guards.
@@ -80,6 +80,21 @@ impl Bounded for Entry {
                 version.check()
             }
         }
+    }
+}
+
+impl Bounded for Meta {
+    fn check(&self) -> Result<(), &'static str> {
+        let Self { promise, config, chosen: _, tenure, lost, seq, mark } = self;
+        lost.iter().try_for_each(|(key, version)| {
+            check_key(key)?;
+            version.check()
+        })?;
+        promise.check()?;
+        config.check()?;
+        tenure.check()?;
+        check_number(*seq)?;
+        mark.check()
     }
 }
 

@@ -151,7 +151,7 @@ impl Node {
     pub(super) fn permit_due(&mut self, now: Instant) {
         let slots = &self.slots;
         let before = self.placing.changing.len();
-        self.placing.changing.retain(|id| slots.get(id).is_some_and(kv::Slot::is_changing));
+        self.placing.changing.retain(|id| slots.get(id).is_some_and(Slot::is_changing));
         if now < self.placing.permit_at && self.placing.changing.len() == before {
             return;
         }
@@ -167,7 +167,7 @@ impl Node {
             }
             self.slot_input(now, id, kv::Input::Permit { may_change: true });
             self.slot_input(now, id, kv::Input::Permit { may_change: false });
-            if self.slots.get(&id).is_some_and(kv::Slot::is_changing) {
+            if self.slots.get(&id).is_some_and(Slot::is_changing) {
                 self.placing.changing.insert(id);
                 self.placing.waiting.remove(&id);
             } else if let Some(change) = self.placing.waiting.get_mut(&id) {
