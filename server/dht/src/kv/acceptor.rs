@@ -7,7 +7,7 @@ use crate::kv::{Config, Durable, Entry, Key, Message, Register, Report, Rule, Ru
 use crate::{Ballot, Instant, NodeId, Version};
 
 /// The voting half of a slot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Acceptor {
     me: NodeId,
     rules: Rules,

@@ -8,12 +8,12 @@ use crate::kv::{Config, Message, Report, Rule, Slot};
 use crate::{Ballot, Instant, NodeId};
 
 /// A member that asks for the right to lead.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) ballot: Ballot,
     pub(crate) deadline: Instant,
-    asked: BTreeSet<NodeId>,
-    reports: BTreeMap<NodeId, Report>,
+    pub(crate) asked: BTreeSet<NodeId>,
+    pub(crate) reports: BTreeMap<NodeId, Report>,
 }
 
 impl Candidate {

@@ -27,7 +27,7 @@ impl Context<'_> {
 }
 
 /// Something to be done to a key, one at a time.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Task {
     /// What a client asked.
     Request { id: RequestId, request: Request },
@@ -38,7 +38,7 @@ pub(crate) enum Task {
 }
 
 /// A write on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Flight {
     pub(crate) version: Version,
     pub(crate) register: Register,
@@ -48,7 +48,7 @@ pub(crate) struct Flight {
 }
 
 /// What a leader knows of one key.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Held {
     pub(crate) version: Option<Version>,
     pub(crate) register: Register,
@@ -80,7 +80,7 @@ impl Held {
 }
 
 /// A node that leads the slot.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Leader {
     pub(crate) ballot: Ballot,
     pub(crate) seq: u64,

@@ -6,7 +6,7 @@ use crate::NodeId;
 use crate::kv::{Entry, Message, Output, Rule, Rules};
 
 /// Outputs on their way out, and the messages a node sends to itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outbox {
     me: NodeId,
     rules: Rules,

@@ -7,14 +7,14 @@ use crate::kv::{Config, Member, Message, Rule};
 use crate::{Instant, NodeId, Version};
 
 /// A configuration on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Proposal {
-    config: Config,
+    pub(crate) config: Config,
     accepted: BTreeSet<NodeId>,
 }
 
 /// What happens once nothing is on its way any more.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Drain {
     /// R1: the members to be join.
     Enlarge(Vec<NodeId>),

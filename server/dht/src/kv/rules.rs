@@ -84,7 +84,7 @@ impl Rule {
 }
 
 /// Which rules a slot keeps: all of them, unless the `broken` feature is on and a test says otherwise.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     #[cfg(feature = "broken")]
     broken: Option<Rule>,

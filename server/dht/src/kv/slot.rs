@@ -13,7 +13,7 @@ use crate::{Instant, NodeId, Random};
 const PASSIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
 
 /// What the node is at the moment; nothing of it outlives a restart.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Role {
     Follower,
     Candidate(Candidate),
@@ -21,7 +21,7 @@ pub(crate) enum Role {
 }
 
 /// One node's part in one slot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Slot {
     pub(crate) me: NodeId,
     pub(crate) rules: Rules,

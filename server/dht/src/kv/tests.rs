@@ -1,5 +1,7 @@
 //! Claims about single rules; whole slots under faults are the simulator's matter.
 
+mod model;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
