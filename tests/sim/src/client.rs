@@ -155,7 +155,7 @@ impl Client {
                     self.target = NodeId::from(self.random.below(swarm.nodes));
                 }
             }
-            Refusal::Busy | Refusal::Unavailable => {
+            Refusal::Busy | Refusal::Unavailable | Refusal::TooLarge | Refusal::ReadOnly => {
                 pending.refused.insert(copy);
             }
             Refusal::Unknown { .. } | Refusal::Superseded => {}

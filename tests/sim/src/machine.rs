@@ -29,6 +29,8 @@ pub(crate) struct Machine {
     pub(crate) image: Durable,
     /// Until when it stands still.
     pub(crate) paused_until: u64,
+    /// Whether its disk has no room.
+    pub(crate) full: bool,
     /// When its slot wants to be woken.
     pub(crate) wake_at: u64,
     offset_micros: u64,
@@ -49,6 +51,7 @@ impl Machine {
             syncing: None,
             image,
             paused_until: 0,
+            full: false,
             wake_at: u64::MAX,
             offset_micros: 0,
             rate: 1_000_000,

@@ -16,12 +16,16 @@ pub(crate) enum Fault {
     Pause { leader: bool, micros: u64 },
     /// One node is cut off, in one direction or both.
     Isolate { leader: bool, inward: bool, outward: bool },
+    /// The leader is asked to go.
+    HandOver,
     /// Two groups cannot talk; a node in both if there is a bridge.
     Split { mask: u64, bridge: Option<NodeId> },
     /// All links work again.
     Heal,
     /// Disks need this long for an fsync.
     Disk { micros: u64 },
+    /// The disk of one node has no room, or those of all have some again.
+    Full { leader: bool, full: bool },
     /// The ring wants these members; those that are new cannot be reached when they are said to be absent.
     Want { nodes: Vec<NodeId>, absent: bool },
 }
@@ -31,7 +35,8 @@ pub(crate) fn draw(swarm: &Swarm, random: &mut Random) -> Option<Fault> {
     let faults = swarm.faults;
     let leader = random.chance(500);
     match random.below(100) {
-        0..25 if faults.crash => Some(Fault::Crash { leader, down_micros: random.between(1_000, 1_500_000) }),
+        0..22 if faults.crash => Some(Fault::Crash { leader, down_micros: random.between(1_000, 1_500_000) }),
+        22..25 if faults.crash => Some(Fault::HandOver),
         25..30 if faults.power => Some(Fault::Power { down_micros: random.between(1_000, 500_000) }),
         30..40 if faults.pause => Some(Fault::Pause { leader, micros: random.between(10_000, PAUSE_MICROS) }),
         40..55 if faults.partition => {
@@ -43,7 +48,8 @@ pub(crate) fn draw(swarm: &Swarm, random: &mut Random) -> Option<Fault> {
             Some(Fault::Split { mask: random.next_u64(), bridge })
         }
         62..78 if faults.partition => Some(Fault::Heal),
-        78..83 if faults.slow_disk => {
+        78..80 if faults.slow_disk => Some(Fault::Full { leader, full: random.chance(600) }),
+        80..83 if faults.slow_disk => {
             let micros = if random.chance(600) { 0 } else { random.between(20_000, 400_000) };
             Some(Fault::Disk { micros })
         }

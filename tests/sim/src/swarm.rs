@@ -42,6 +42,8 @@ pub struct Swarm {
     pub chaos_micros: u64,
     /// How long the world may take to recover afterwards, in microseconds.
     pub calm_micros: u64,
+    /// How long other members must have been wanted, in microseconds.
+    pub hold_off_micros: u64,
     /// How patient the nodes are.
     pub settings: Settings,
     /// Which rules the nodes keep.
@@ -82,19 +84,21 @@ impl Swarm {
             election: millis(election),
             step_down: millis(random.between(300, 4000)),
             purge_after: millis(random.between(3000, 4000)),
-            hold_off: millis(random.between(100, 800)),
+            retry_after: millis(random.between(100, 800)),
             abort_after: millis(random.between(500, 3000)),
-            transfer_window: 1 << random.below(6),
+            transfer_bytes: 100 << random.below(6),
             queue: 64,
+            ..Settings::default()
         };
         let slowest = random.between(2, 25) * 1000;
-        Self {
+        let mut swarm = Self {
             seed,
             nodes,
             replicas,
             clients: random.between(2, 7),
             chaos_micros: chaos.map_or(12_000_000, |span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX)),
             calm_micros: 20_000_000,
+            hold_off_micros: u64::try_from(settings.retry_after.as_micros()).unwrap_or_default(),
             settings,
             rules: Rules::default(),
             faults: Faults {
@@ -113,7 +117,11 @@ impl Swarm {
             skew_ppm: [0, 1_000, 50_000][pick(random, 3)],
             think_micros: [(0, 10_000), (1_000, 100_000), (50_000, 600_000)][pick(random, 3)],
             keys: random.between(1, 6),
-        }
+        };
+        // Drawn last, so that what a seed means otherwise stays as it was.
+        swarm.settings.page_bytes = pick(random, 1000);
+        swarm.settings.candidacy = millis(random.between(500, 8000));
+        swarm
     }
 }
 

@@ -32,6 +32,9 @@ pub enum Violation {
     /// A node that is out kept keys.
     #[error("{0}")]
     Retired(String),
+    /// A sound node's message was taken for an unsound one's.
+    #[error("{0}")]
+    Refused(String),
     /// The slot did not recover after the faults had stopped.
     #[error("{0}")]
     Stuck(String),

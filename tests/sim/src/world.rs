@@ -5,6 +5,7 @@ mod ending;
 mod faults;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use specter_dht::kv::{Answer, Config, Entry, Input, Message, OpId, Output, Refusal, Request, RequestId};
 use specter_dht::{NodeId, Random, Version};
@@ -233,7 +234,14 @@ impl World {
         let Some(machine) = self.machines.get_mut(&node) else { return Ok(()) };
         machine.start(&self.swarm, &mut self.random, self.time);
         Invariants::started(machine)?;
-        self.input(node, Input::Wanted { nodes: self.wanted.clone() })
+        let full = machine.full;
+        self.input(node, Input::ReadOnly(full))?;
+        self.input(node, self.want())
+    }
+
+    /// What the ring tells every node.
+    fn want(&self) -> Input {
+        Input::Wanted { nodes: self.wanted.clone(), hold_off: Duration::from_micros(self.swarm.hold_off_micros) }
     }
 
     fn input(&mut self, node: NodeId, input: Input) -> Result<(), Violation> {
@@ -248,6 +256,9 @@ impl World {
                 output => outputs.push(output),
             }
         };
+        if slot.refused() > 0 {
+            return Err(Violation::Refused(format!("{node} refused to listen to a message")));
+        }
         let leads = slot.leads().cloned();
         let (boot, wake_at) = (machine.boot, machine.global(wake).max(self.time + 1));
         if wake_at != machine.wake_at && wake_at != u64::MAX {

@@ -1,16 +1,34 @@
-//! Bounds of what nodes say to each other about a slot.
+//! Bounds of what nodes say to each other about a slot. Whether the sender may say it is for the slot to judge.
 
-use super::{Bounded, check_key, check_number, ensure};
+use super::{Bounded, check_key, check_number, check_seq, ensure};
+use crate::kv::limits::KEYS_MAX;
 use crate::kv::{Message, Report};
 use crate::{Ballot, Version};
 
 impl Bounded for Message {
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Prepare { ballot } => ballot.check(),
+            Self::Prepare { ballot, instead_of } => {
+                ballot.check()?;
+                instead_of.check()
+            }
             Self::Promise { ballot, report } => {
                 ballot.check()?;
                 report.check()
+            }
+            Self::Fetch { ballot, after } => {
+                ballot.check()?;
+                after.as_ref().map_or(Ok(()), check_key)
+            }
+            Self::Held { ballot, tenure, after, registers, more: _ } => {
+                ballot.check()?;
+                tenure.check()?;
+                after.as_ref().map_or(Ok(()), check_key)?;
+                registers.iter().try_for_each(|(key, version, register)| {
+                    check_key(key)?;
+                    check_written_by(*ballot, *version)?;
+                    register.check()
+                })
             }
             Self::Nack { ballot, promised, config, chosen: _ } => {
                 ballot.check()?;
@@ -20,15 +38,18 @@ impl Bounded for Message {
             Self::Accept { ballot, key, version, register, config } => {
                 ballot.check()?;
                 check_key(key)?;
-                version.check()?;
+                check_written_by(*ballot, *version)?;
                 register.check()?;
-                config.check()?;
-                check_written_by(*ballot, *version)
+                check_written_by(*ballot, *config)
             }
             Self::Accepted { ballot, key, version } | Self::Purge { ballot, key, version } => {
                 ballot.check()?;
                 check_key(key)?;
-                version.check()
+                check_written_by(*ballot, *version)
+            }
+            Self::Behind { ballot, key } => {
+                ballot.check()?;
+                check_key(key)
             }
             Self::AcceptConfig { ballot, config } => {
                 ballot.check()?;
@@ -43,11 +64,12 @@ impl Bounded for Message {
                 ballot.check()?;
                 check_number(*round)
             }
-            Self::Confirmed { ballot, round, known } => {
+            Self::Confirmed { ballot, round, known, full: _ } => {
                 ballot.check()?;
                 check_number(*round)?;
                 known.check()
             }
+            Self::Full { ballot } | Self::Succeed { ballot } => ballot.check(),
             Self::Learn { config } => config.check(),
         }
     }
@@ -55,19 +77,17 @@ impl Bounded for Message {
 
 /// A leader writes nothing that is newer than itself: a member that took it would refuse all that comes after.
 fn check_written_by(ballot: Ballot, version: Version) -> Result<(), &'static str> {
+    version.check()?;
     ensure(version.ballot <= ballot, "a leader writes in the name of a later one")
 }
 
 impl Bounded for Report {
     fn check(&self) -> Result<(), &'static str> {
-        let Self { config, chosen: _, tenure, mark, registers } = self;
+        let Self { config, chosen: _, tenure, mark, seq, digest } = self;
         config.check()?;
         tenure.check()?;
         mark.check()?;
-        registers.iter().try_for_each(|(key, (version, register))| {
-            check_key(key)?;
-            version.check()?;
-            register.check()
-        })
+        check_seq(*seq)?;
+        ensure(digest.keys <= KEYS_MAX, "a member holds more keys than a slot has")
     }
 }

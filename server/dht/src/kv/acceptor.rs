@@ -1,5 +1,7 @@
 //! What a member answers to candidates and leaders (rules A1 to A8).
 
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kv::outbox::Outbox;
@@ -13,15 +15,17 @@ pub(crate) struct Acceptor {
     rules: Rules,
     sticky: Duration,
     pub(crate) durable: Durable,
+    /// Whether there is no room on the disk but for what is small.
+    pub(crate) full: bool,
     /// Where in the log the promise stands: all that an answer to `Confirm` rests on.
-    promise_position: u64,
+    pub(crate) promise_position: u64,
     /// Who led when it was last heard, and when that was.
     pub(crate) leader: Option<(NodeId, Instant)>,
 }
 
 impl Acceptor {
     pub(crate) const fn new(me: NodeId, rules: Rules, sticky: Duration, durable: Durable) -> Self {
-        Self { me, rules, sticky, durable, promise_position: 0, leader: None }
+        Self { me, rules, sticky, durable, full: false, promise_position: 0, leader: None }
     }
 
     /// Whether the node has a vote in the newest configuration it knows.
@@ -35,8 +39,16 @@ impl Acceptor {
     }
 
     /// A2.
-    pub(crate) fn prepare(&mut self, now: Instant, from: NodeId, ballot: Ballot, outbox: &mut Outbox) {
-        let led = self.leader.is_some_and(|(leader, heard)| leader != from && now.since(heard) < self.sticky);
+    pub(crate) fn prepare(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: Ballot,
+        instead_of: Option<Ballot>,
+        outbox: &mut Outbox,
+    ) {
+        let gone = instead_of == Some(self.durable.promise);
+        let led = self.leader.is_some_and(|(leader, heard)| leader != from && now.since(heard) < self.sticky) && !gone;
         if led && from != self.me {
             return;
         }
@@ -52,9 +64,44 @@ impl Acceptor {
             chosen: self.durable.chosen,
             tenure: self.durable.tenure,
             mark: self.durable.mark,
-            registers: self.durable.registers.clone(),
+            seq: self.durable.seq,
+            digest: self.durable.digest,
         };
         outbox.send_after(outbox.position(), from, Message::Promise { ballot, report: Box::new(report) });
+    }
+
+    /// Gives a candidate that has this member's promise a part of what it holds; says whether it did.
+    pub(crate) fn fetch(
+        &self,
+        from: NodeId,
+        ballot: Ballot,
+        after: Option<Key>,
+        size: usize,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let durable = &self.durable;
+        if ballot < durable.promise {
+            self.nack(from, ballot, outbox);
+        }
+        if ballot != durable.promise {
+            return false;
+        }
+        let mut rest = durable
+            .registers
+            .range::<Key, _>((after.as_ref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let (mut registers, mut left) = (Vec::new(), size);
+        let more = loop {
+            let Some((key, (version, register))) = rest.next() else { break false };
+            let size = key.len() + register.size();
+            if size > left && !registers.is_empty() {
+                break true;
+            }
+            left = left.saturating_sub(size);
+            registers.push((key.clone(), *version, Arc::clone(register)));
+        };
+        let tenure = durable.tenure;
+        outbox.send_after(outbox.position(), from, Message::Held { ballot, tenure, after, registers, more });
+        true
     }
 
     /// A3.
@@ -66,14 +113,24 @@ impl Acceptor {
         ballot: Ballot,
         key: Key,
         version: Version,
-        register: Register,
-        config: Config,
+        register: Arc<Register>,
+        config: Version,
         outbox: &mut Outbox,
     ) {
-        if !self.follow(now, from, ballot, outbox) {
+        // Of a write that is dropped because the disk is behind another copy comes before long.
+        if !self.follow(now, from, ballot, outbox) || outbox.is_full() {
             return;
         }
-        self.learn(config, outbox);
+        if self.full {
+            return outbox.send(from, Message::Full { ballot });
+        }
+        if self.durable.config.version < config {
+            return outbox.send(from, Message::Behind { ballot, key });
+        }
+        if self.durable.config.version == config && !self.durable.chosen {
+            // Nothing is written in a configuration that is not chosen.
+            self.learn(Config { leaving: None, ..self.durable.config.clone() }, outbox);
+        }
         let since = self.durable.config.since(self.me);
         if since.is_none() || self.durable.tenure != since {
             return;
@@ -100,6 +157,11 @@ impl Acceptor {
         if !self.follow(now, from, ballot, outbox) || config.version < self.durable.config.version {
             return;
         }
+        let admitted = config.since(self.me);
+        if self.full && admitted.is_some() && admitted != self.durable.tenure {
+            // What it would be sent as a new member has no room.
+            return outbox.send(from, Message::Full { ballot });
+        }
         let version = config.version;
         if version > self.durable.config.version {
             self.append(Entry::Config { config, chosen: false }, outbox);
@@ -111,7 +173,11 @@ impl Acceptor {
     pub(crate) fn confirm(&mut self, now: Instant, from: NodeId, ballot: Ballot, round: u64, outbox: &mut Outbox) {
         if self.follow(now, from, ballot, outbox) {
             let known = self.durable.chosen.then_some(self.durable.config.version);
-            outbox.send_after(self.promise_position, from, Message::Confirmed { ballot, round, known });
+            outbox.send_after(
+                self.promise_position,
+                from,
+                Message::Confirmed { ballot, round, known, full: self.full },
+            );
         }
     }
 

@@ -65,21 +65,21 @@ impl Config {
     /// Whether these nodes can act for the slot: a majority, and of both sides when it is joint.
     pub fn quorum(&self, nodes: &BTreeSet<NodeId>, rules: Rules) -> bool {
         match &self.new {
-            None => majority(&self.old, nodes, rules),
-            Some(new) if !rules.keeps(Rule::BothSides) => majority(new, nodes, rules),
-            Some(new) => majority(&self.old, nodes, rules) && majority(new, nodes, rules),
+            None => majority_of(&self.old, nodes, rules),
+            Some(new) if !rules.keeps(Rule::BothSides) => majority_of(new, nodes, rules),
+            Some(new) => majority_of(&self.old, nodes, rules) && majority_of(new, nodes, rules),
         }
     }
 
     /// Whether these nodes can choose this configuration: a quorum of it, and of those it takes over from.
     pub fn chosen_by(&self, nodes: &BTreeSet<NodeId>, rules: Rules) -> bool {
-        let handed_over = self.leaving.as_ref().is_none_or(|leaving| majority(leaving, nodes, rules));
+        let handed_over = self.leaving.as_ref().is_none_or(|leaving| majority_of(leaving, nodes, rules));
         self.quorum(nodes, rules) && (handed_over || !rules.keeps(Rule::BothSides))
     }
 
     /// Whether these nodes are a majority of the old side.
     pub fn old_majority(&self, nodes: &BTreeSet<NodeId>, rules: Rules) -> bool {
-        majority(&self.old, nodes, rules)
+        majority_of(&self.old, nodes, rules)
     }
 
     fn sides(&self) -> impl Iterator<Item = &Vec<Member>> {
@@ -87,8 +87,16 @@ impl Config {
     }
 }
 
-fn majority(members: &[Member], nodes: &BTreeSet<NodeId>, rules: Rules) -> bool {
+fn majority_of(members: &[Member], nodes: &BTreeSet<NodeId>, rules: Rules) -> bool {
     let present = members.iter().filter(|member| nodes.contains(&member.node)).count();
-    let needed = if rules.keeps(Rule::MajorityQuorum) { members.len() / 2 + 1 } else { members.len().div_ceil(2) - 1 };
-    !members.is_empty() && present >= needed.max(1)
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    majority(count(present), count(members.len()), rules)
+}
+
+/// Whether so many of all are more than half of them.
+pub(crate) fn majority(present: u32, all: u32, rules: Rules) -> bool {
+    if !rules.keeps(Rule::MajorityQuorum) {
+        return all > 0 && present >= 1 && present + 1 >= all.div_ceil(2);
+    }
+    present > all / 2
 }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::kv::{Config, Key, Register, Rule, Rules};
+use crate::kv::{Config, Digest, Key, Register, Rule, Rules};
 use crate::{Ballot, NodeId, Version};
 
 /// One record of a member's log.
@@ -18,7 +19,7 @@ pub enum Entry {
         /// Which value of the key.
         version: Version,
         /// The value.
-        register: Register,
+        register: Arc<Register>,
     },
     /// A configuration was accepted.
     Config {
@@ -36,6 +37,9 @@ pub enum Entry {
     },
 }
 
+/// Values of keys.
+pub type Registers = BTreeMap<Key, (Version, Arc<Register>)>;
+
 /// The state of a member, as its log tells it.
 #[derive(Clone, Debug)]
 pub struct Durable {
@@ -50,7 +54,11 @@ pub struct Durable {
     /// Since when the node has been a member without a break, or none.
     pub tenure: Option<Version>,
     /// What is held of each key.
-    pub registers: BTreeMap<Key, (Version, Register)>,
+    pub registers: Registers,
+    /// The same in a few bytes.
+    pub digest: Digest,
+    /// The highest place of any value ever held.
+    pub seq: u64,
     /// Of keys that are not held, nothing up to this version is accepted: it was wiped or purged.
     pub mark: Version,
 }
@@ -66,6 +74,8 @@ impl Durable {
             chosen: true,
             tenure: None,
             registers: BTreeMap::new(),
+            digest: Digest::default(),
+            seq: 0,
             mark: Version::default(),
         }
     }
@@ -75,7 +85,12 @@ impl Durable {
         match entry {
             Entry::Promise(ballot) => self.promise = self.promise.max(*ballot),
             Entry::Accept { key, version, register } => {
-                self.registers.insert(key.clone(), (*version, register.clone()));
+                let known = self.registers.insert(key.clone(), (*version, Arc::clone(register)));
+                if let Some((known, _)) = known {
+                    self.digest.remove(key, known);
+                }
+                self.digest.add(key, *version);
+                self.seq = self.seq.max(version.seq);
             }
             Entry::Config { config, chosen } => {
                 self.config = config.clone();
@@ -83,7 +98,9 @@ impl Durable {
                 self.settle_tenure();
             }
             Entry::Purge { key, version } => {
-                self.registers.remove(key);
+                if let Some((known, _)) = self.registers.remove(key) {
+                    self.digest.remove(key, known);
+                }
                 if self.rules.keeps(Rule::PurgeMark) {
                     self.mark = self.mark.max(*version);
                 }
@@ -102,6 +119,7 @@ impl Durable {
         if since.is_some() || known_out {
             if self.rules.keeps(Rule::Tenure) {
                 self.registers.clear();
+                self.digest = Digest::default();
                 self.mark = self.mark.max(self.config.version);
             }
             self.tenure = since;

@@ -1,8 +1,9 @@
-//! How a member comes to lead (rules L1 and L2, and the part of R4 that a candidate may do).
+//! How a member comes to lead (rule L1, and the part of R4 that a candidate may do).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::kv::leader::Leader;
+use crate::kv::limits::ASKED_MAX;
+use crate::kv::recovery::Reading;
 use crate::kv::slot::Role;
 use crate::kv::{Config, Message, Report, Rule, Slot};
 use crate::{Ballot, Instant, NodeId};
@@ -12,8 +13,16 @@ use crate::{Ballot, Instant, NodeId};
 pub(crate) struct Candidate {
     pub(crate) ballot: Ballot,
     pub(crate) deadline: Instant,
+    /// The deadline is never put off beyond this.
+    pub(crate) last_deadline: Instant,
     pub(crate) asked: BTreeSet<NodeId>,
+    /// The leader that has asked it to lead.
+    instead_of: Option<Ballot>,
     pub(crate) reports: BTreeMap<NodeId, Report>,
+    /// What was read of what others hold.
+    pub(crate) readings: BTreeMap<NodeId, Reading>,
+    /// When a part of that is asked for again.
+    pub(crate) ask_again_at: Instant,
 }
 
 impl Candidate {
@@ -31,48 +40,77 @@ impl Candidate {
 impl Slot {
     /// L1: asks itself first, and the others only once its own promise is on its disk: a ballot that is forgotten in a
     /// crash must not be used twice.
-    pub(crate) fn campaign(&mut self, now: Instant) {
-        let counter = self.counter_seen.max(self.acceptor.durable.promise.counter) + 1;
+    pub(crate) fn campaign(&mut self, now: Instant, instead_of: Option<Ballot>) {
+        let highest = self.counter_seen.max(self.acceptor.durable.promise.counter);
+        let Some(counter) = highest.checked_add(1) else { return self.postpone_election(now) };
         let ballot = Ballot { counter, node: self.me };
         self.counter_seen = counter;
         self.postpone_election(now);
-        let (deadline, asked) = (self.election_at, BTreeSet::from([self.me]));
-        self.role = Role::Candidate(Candidate { ballot, deadline, asked, reports: BTreeMap::new() });
-        self.outbox.send(self.me, Message::Prepare { ballot });
+        self.role = Role::Candidate(Candidate {
+            ballot,
+            deadline: self.election_at,
+            last_deadline: now + self.settings.candidacy,
+            asked: BTreeSet::from([self.me]),
+            instead_of,
+            reports: BTreeMap::new(),
+            readings: BTreeMap::new(),
+            ask_again_at: Instant::FAR,
+        });
+        self.outbox.send(self.me, Message::Prepare { ballot, instead_of });
         if !self.rules.keeps(Rule::OwnBallotFirst) {
             self.ask(&self.acceptor.durable.config.audience(), ballot);
+        }
+    }
+
+    /// A leader that goes asks this member to lead.
+    pub(crate) fn succeed(&mut self, now: Instant, ballot: Ballot) {
+        let follows = matches!(self.role, Role::Follower) && self.acceptor.durable.promise == ballot;
+        if follows && self.acceptor.is_member() {
+            self.campaign(now, Some(ballot));
         }
     }
 
     fn ask(&mut self, nodes: &BTreeSet<NodeId>, ballot: Ballot) {
         let Role::Candidate(candidate) = &mut self.role else { return };
         for node in nodes {
-            if candidate.asked.insert(*node) {
-                self.outbox.send(*node, Message::Prepare { ballot });
+            if candidate.asked.len() < ASKED_MAX && candidate.asked.insert(*node) {
+                self.outbox.send(*node, Message::Prepare { ballot, instead_of: candidate.instead_of });
             }
         }
     }
 
-    /// A member promised.
+    /// A member promised. What it says first counts: it tells of the moment of the promise.
     pub(crate) fn promised(&mut self, now: Instant, from: NodeId, ballot: Ballot, report: Report) {
         let Role::Candidate(candidate) = &mut self.role else { return };
-        // Who was not asked would only take memory.
-        if candidate.ballot != ballot || !candidate.asked.contains(&from) {
-            return;
+        if candidate.ballot == ballot && candidate.asked.contains(&from) {
+            candidate.reports.entry(from).or_insert(report);
+            self.consider(now);
         }
-        candidate.reports.insert(from, report);
+    }
+
+    /// Leads if it may, or else asks for what it needs for that.
+    pub(crate) fn consider(&mut self, now: Instant) {
+        let Role::Candidate(candidate) = &self.role else { return };
         let Some(mut config) = candidate.config().cloned() else { return };
         if !self.rules.keeps(Rule::HandOver) {
             config.leaving = None;
         }
-        let voters = candidate.voters();
-        if !config.contains(self.me) {
+        let (ballot, voters) = (candidate.ballot, candidate.voters());
+        // It may have learned of a newer configuration since it was asked itself.
+        if !config.contains(self.me) || config.version < self.acceptor.durable.config.version {
             return self.give_up(now);
         }
         if config.chosen_by(&voters, self.rules) {
-            self.lead(now, config);
+            let complete = self.read_reports(now, &config);
+            if config.chosen_by(&complete, self.rules) {
+                self.lead(now, config, &complete);
+            }
         } else if self.may_abort(now, &config, &voters) {
-            self.lead(now, Config { old: config.old, ..Config::default() });
+            let config = Config { old: config.old, ..Config::default() };
+            let complete = self.read_reports(now, &config);
+            if config.old_majority(&complete, self.rules) {
+                self.lead(now, config, &complete);
+            }
         } else {
             self.ask(&config.audience(), ballot);
         }
@@ -84,15 +122,6 @@ impl Slot {
         let overdue = self.blocked_since.is_some_and(|since| now.since(since) >= self.settings.abort_after);
         let old = config.old.iter().any(|member| member.node == self.me);
         overdue && !config.is_stable() && old && config.old_majority(voters, self.rules)
-    }
-
-    fn lead(&mut self, now: Instant, config: Config) {
-        let Role::Candidate(candidate) = std::mem::replace(&mut self.role, Role::Follower) else { return };
-        self.failures = 0;
-        self.blocked_since = None;
-        let leader = Leader::recover(now, candidate.ballot, config, candidate.reports, self.rules);
-        self.role = Role::Leader(Box::new(leader));
-        self.lead_on(now, Leader::open);
     }
 
     /// The candidacy ran out of time.
@@ -109,7 +138,7 @@ impl Slot {
 
     pub(crate) fn give_up(&mut self, now: Instant) {
         self.role = Role::Follower;
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         self.postpone_election(now);
     }
 }

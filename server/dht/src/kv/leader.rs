@@ -1,14 +1,17 @@
-//! A leader: what it recovers, and how it writes (rules L2 to L4 and L6).
+//! A leader, and how it writes (rules L3, L4 and L6).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use crate::kv::keys::{Held, Keys};
+use crate::kv::limits::KEYS_MAX;
 use crate::kv::outbox::Outbox;
 use crate::kv::reading::Reads;
 use crate::kv::reconfigure::{Drain, Proposal};
 use crate::kv::register::Recollection;
-use crate::kv::{
-    Answer, Config, Key, Message, Output, Refusal, Register, Report, Request, RequestId, Rule, Rules, Settings,
-};
+use crate::kv::roster::{Nodes, Roster};
+use crate::kv::transfer::Transfer;
+use crate::kv::{Answer, Config, Key, Message, Output, Refusal, Register, Request, RequestId, Rule, Rules, Settings};
 use crate::{Ballot, Instant, NodeId, Version};
 
 /// What a leader needs of its node for one input.
@@ -26,13 +29,20 @@ impl Context<'_> {
     }
 }
 
+impl Request {
+    /// Why there is no answer to it although it was begun.
+    const fn fate_unknown(&self) -> Refusal {
+        if self.operation.is_read() { Refusal::Unavailable } else { Refusal::Unknown { op: self.op } }
+    }
+}
+
 /// Something to be done to a key, one at a time.
 #[derive(Clone, Debug, Hash)]
 pub(crate) enum Task {
     /// What a client asked.
     Request { id: RequestId, request: Request },
     /// Write the same value again, under this leader and this configuration.
-    Refresh,
+    Refresh { size: usize },
     /// Take a lease away whose time is over.
     Expire { token: u64 },
 }
@@ -41,42 +51,17 @@ pub(crate) enum Task {
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Flight {
     pub(crate) version: Version,
-    pub(crate) register: Register,
-    pub(crate) acks: BTreeSet<NodeId>,
+    register: Arc<Register>,
+    pub(crate) acks: Nodes,
     task: Task,
     answer: Option<Answer>,
 }
 
-/// What a leader knows of one key.
-#[derive(Clone, Debug, Hash)]
-pub(crate) struct Held {
-    pub(crate) version: Option<Version>,
-    pub(crate) register: Register,
-    /// Whether a quorum accepted this value from this leader.
-    pub(crate) confirmed: bool,
-    /// Who has this value on its disk.
-    pub(crate) holders: BTreeSet<NodeId>,
+/// What is being done to a key, and what is to be done to it afterwards.
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Work {
     pub(crate) flight: Option<Flight>,
-    pub(crate) queue: VecDeque<Task>,
-    /// When a client last wrote it, or this leader began.
-    pub(crate) touched: Instant,
-    /// When the lease ends, by this leader's clock.
-    pub(crate) lease_until: Option<Instant>,
-}
-
-impl Held {
-    const fn absent(now: Instant) -> Self {
-        Self {
-            version: None,
-            register: Register::EMPTY,
-            confirmed: true,
-            holders: BTreeSet::new(),
-            flight: None,
-            queue: VecDeque::new(),
-            touched: now,
-            lease_until: None,
-        }
-    }
+    queue: VecDeque<Task>,
 }
 
 /// A node that leads the slot.
@@ -86,15 +71,22 @@ pub(crate) struct Leader {
     pub(crate) seq: u64,
     /// The configuration in force.
     pub(crate) config: Config,
+    /// Its members.
+    pub(crate) roster: Roster,
     /// A configuration that is not chosen yet; nothing is begun while there is one.
     pub(crate) proposal: Option<Proposal>,
     pub(crate) drain: Option<Drain>,
-    pub(crate) keys: BTreeMap<Key, Held>,
-    /// The keys with a write on its way.
-    pub(crate) flying: BTreeSet<Key>,
-    /// The keys with something to begin.
-    pub(crate) waiting: BTreeSet<Key>,
+    /// What is settled.
+    pub(crate) keys: Keys,
+    /// The keys that something is being done to.
+    pub(crate) work: BTreeMap<Key, Work>,
+    /// Every write on its way, the oldest first.
+    pub(crate) flights: BTreeMap<u64, Key>,
+    /// Keys with something to begin that could not be begun at once.
+    ready: BTreeSet<Key>,
     queued: usize,
+    /// How many of the writes on their way some client waits for.
+    serving: usize,
     pub(crate) reads: Reads,
     pub(crate) heartbeat_at: Instant,
     /// When a quorum last confirmed; in a joint configuration its old side is enough.
@@ -103,60 +95,49 @@ pub(crate) struct Leader {
     pub(crate) joint_at: Instant,
     /// Not before this are the members changed.
     pub(crate) reconfigure_after: Instant,
+    pub(crate) transfer: Transfer,
+    /// The members whose disks have no room.
+    pub(crate) full: Nodes,
+    /// Whether it has been asked to let another member lead.
+    pub(crate) goes: bool,
+    /// Whom it has asked to lead instead.
+    pub(crate) successor: Option<NodeId>,
     /// Set when it must step down.
     pub(crate) over: bool,
 }
 
 impl Leader {
-    /// L2: the newest of each key that a member of this configuration holds, none of it to be trusted yet.
-    pub(crate) fn recover(
+    /// A leader of what was recovered.
+    pub(crate) fn new(
         now: Instant,
         ballot: Ballot,
+        seq: u64,
         config: Config,
-        reports: BTreeMap<NodeId, Report>,
-        rules: Rules,
+        roster: Roster,
+        table: BTreeMap<Key, Held>,
     ) -> Self {
-        let mut keys: BTreeMap<Key, Held> = BTreeMap::new();
-        let mut seq = 0;
-        for (node, report) in reports {
-            seq = seq.max(report.mark.seq).max(report.config.version.seq);
-            let counts = report.tenure.is_some() && report.tenure == config.since(node);
-            for (key, (version, register)) in report.registers {
-                seq = seq.max(version.seq);
-                let held = keys.get(&key).and_then(|held| held.version);
-                if !counts || held > Some(version) {
-                    continue;
-                }
-                let entry = keys.entry(key).or_insert_with(|| Held::absent(now));
-                if held < Some(version) {
-                    entry.holders.clear();
-                }
-                entry.holders.insert(node);
-                entry.version = Some(version);
-                // A lease is never cut short: its whole time starts anew.
-                entry.lease_until = register.lease().map(|lease| now + lease.ttl);
-                entry.register = register;
-                entry.confirmed = !rules.keeps(Rule::RewriteRecovered);
-            }
-        }
-        if !rules.keeps(Rule::SequenceGrows) {
-            seq = 0;
-        }
         Self {
             ballot,
             seq,
+            keys: Keys::new(&roster, table),
             config,
+            roster,
             proposal: None,
             drain: None,
-            keys,
-            flying: BTreeSet::new(),
-            waiting: BTreeSet::new(),
+            work: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            ready: BTreeSet::new(),
             queued: 0,
+            serving: 0,
             reads: Reads::default(),
             heartbeat_at: now,
             contact_at: now,
             joint_at: now,
             reconfigure_after: now,
+            transfer: Transfer::default(),
+            full: Nodes::default(),
+            goes: false,
+            successor: None,
             over: false,
         }
     }
@@ -165,170 +146,284 @@ impl Leader {
         self.proposal.is_none()
     }
 
+    /// Whether something may be begun.
+    const fn may_begin(&self) -> bool {
+        self.proposal.is_none() && self.drain.is_none()
+    }
+
     pub(crate) const fn next_version(&mut self) -> Version {
         self.seq += 1;
         Version { ballot: self.ballot, seq: self.seq }
     }
 
     pub(crate) fn request(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
-        if self.queued + self.reads.len() >= context.settings.queue {
+        if self.queued + self.serving + self.reads.len() >= context.settings.queue {
             return context.reply(id, Err(Refusal::Busy), None);
         }
-        let held = self.keys.get(&request.key);
         // A read need not wait for a write on its way: whoever sent that has no answer yet.
-        if request.operation.is_read() && self.is_open() && held.is_none_or(|held| held.confirmed) {
+        let confirmed = self.keys.get(&request.key).is_none_or(|held| held.confirmed);
+        if request.operation.is_read() && self.is_open() && confirmed {
             return self.read(context, id, request);
         }
-        self.enqueue(context.now, request.key.clone(), Task::Request { id, request });
+        self.submit(context, request.key.clone(), Task::Request { id, request });
     }
 
-    pub(crate) fn enqueue(&mut self, now: Instant, key: Key, task: Task) {
-        self.waiting.insert(key.clone());
+    /// Begins something, or puts it where it waits for its turn.
+    pub(crate) fn submit(&mut self, context: &mut Context<'_>, key: Key, task: Task) {
+        if self.may_begin() && !self.work.contains_key(&key) {
+            return self.begin(context, &key, task);
+        }
+        if let Task::Request { id, .. } = task
+            && !self.is_writable(context.rules)
+        {
+            return context.reply(id, Err(Refusal::ReadOnly), None);
+        }
         self.queued += 1;
-        self.keys.entry(key).or_insert_with(|| Held::absent(now)).queue.push_back(task);
+        if !self.may_begin() {
+            self.ready.insert(key.clone());
+        }
+        self.work.entry(key).or_default().queue.push_back(task);
     }
 
-    /// Begins whatever may begin.
-    pub(crate) fn start_waiting(&mut self, context: &mut Context<'_>) {
-        let startable: Vec<Key> = self.waiting.difference(&self.flying).cloned().collect();
-        for key in startable {
+    /// Begins whatever had to wait.
+    pub(crate) fn start_ready(&mut self, context: &mut Context<'_>) {
+        while self.may_begin()
+            && let Some(key) = self.ready.pop_first()
+        {
             self.start(context, &key);
         }
     }
 
     /// L4: begins the next thing to be done to a key, unless one is on its way.
     fn start(&mut self, context: &mut Context<'_>, key: &Key) {
-        while self.proposal.is_none() && self.drain.is_none() && !self.flying.contains(key) {
-            let Some(held) = self.keys.get_mut(key) else { return };
-            let Some(task) = held.queue.pop_front() else {
-                self.waiting.remove(key);
-                if held.version.is_none() {
-                    self.keys.remove(key);
-                }
+        let may_begin = self.may_begin();
+        while let Some(work) = self.work.get_mut(key).filter(|work| work.flight.is_none()) {
+            if work.queue.is_empty() {
+                self.work.remove(key);
+            } else if !may_begin {
+                self.ready.insert(key.clone());
                 return;
-            };
-            self.queued -= 1;
-            self.begin(context, key, task);
+            } else if let Some(task) = work.queue.pop_front() {
+                self.queued -= 1;
+                self.begin(context, key, task);
+            }
         }
     }
 
     fn begin(&mut self, context: &mut Context<'_>, key: &Key, task: Task) {
         let version = Version { ballot: self.ballot, seq: self.seq + 1 };
-        let fresh = self.is_fresh(key);
-        let Some(held) = self.keys.get_mut(key) else { return };
-        let mut register = held.register.clone();
+        let held = self.keys.get(key);
+        let settled = held.map(|held| held.version);
+        let confirmed = held.is_none_or(|held| held.confirmed);
+        let mut register = held.map_or_else(Arc::default, |held| Arc::clone(&held.register));
         let mut answer = None;
         match &task {
-            Task::Refresh if fresh => return,
-            Task::Refresh => {}
+            Task::Refresh { .. } if held.is_none_or(|held| self.keys.is_fresh(held)) => return,
+            Task::Refresh { .. } => {}
             Task::Expire { token } => {
-                if held.lease_until.is_none_or(|until| until > context.now) {
+                if held.and_then(|held| held.lease_until).is_none_or(|until| until > context.now) {
                     return;
                 }
-                register.expire(*token);
+                Arc::make_mut(&mut register).expire(*token);
+            }
+            Task::Request { id, request } if request.operation.is_read() => {
+                if confirmed {
+                    return self.read(context, *id, request.clone());
+                }
+                answer = register.read(&request.operation);
             }
             Task::Request { id, request } => {
-                let (id, request) = (*id, request.clone());
-                if request.operation.is_read() {
-                    if held.confirmed {
-                        return self.read(context, id, request);
-                    }
-                    answer = register.read(&request.operation);
-                } else {
-                    let known =
-                        if context.rules.keeps(Rule::Dedupe) { register.recall(request.op) } else { Recollection::New };
-                    match known {
-                        Recollection::Superseded => return context.reply(id, Err(Refusal::Superseded), None),
-                        Recollection::Done(known) if held.confirmed => {
-                            return context.reply(id, Ok(known), held.version);
+                let dedupe = context.rules.keeps(Rule::Dedupe);
+                let known = if dedupe { register.recall(request.op) } else { Recollection::New };
+                match known {
+                    Recollection::Superseded => return context.reply(*id, Err(Refusal::Superseded), None),
+                    Recollection::Done(known) if confirmed => return context.reply(*id, Ok(known), settled),
+                    Recollection::Done(known) => answer = Some(known),
+                    Recollection::New => {
+                        let register = Arc::make_mut(&mut register);
+                        let result = register.apply(&request.operation, version.seq);
+                        if !register.fits() || (held.is_none() && self.keys.len() >= KEYS_MAX) {
+                            return context.reply(*id, Err(Refusal::TooLarge), None);
                         }
-                        Recollection::Done(known) => answer = Some(known),
-                        Recollection::New => {
-                            let result = register.apply(&request.operation, version.seq);
-                            register.remember(request.op, result.clone());
-                            answer = Some(result);
-                        }
+                        register.remember(request.op, result.clone());
+                        answer = Some(result);
                     }
                 }
             }
         }
+        if !self.is_writable(context.rules) {
+            if let Task::Request { id, .. } = task {
+                context.reply(id, Err(Refusal::ReadOnly), None);
+            }
+            return;
+        }
+        if let Task::Refresh { size } = task {
+            self.transfer.refreshing += size;
+        }
         self.seq = version.seq;
-        held.flight = Some(Flight { version, register, acks: BTreeSet::new(), task, answer });
-        self.flying.insert(key.clone());
-        for node in self.config.nodes() {
-            self.send_accept(context, key, node);
+        self.serving += usize::from(matches!(task, Task::Request { .. }));
+        let flight = Flight { version, register, acks: Nodes::default(), task, answer };
+        self.flights.insert(version.seq, key.clone());
+        self.send_flight(context, key, &flight);
+        self.work.entry(key.clone()).or_default().flight = Some(flight);
+    }
+
+    /// Sends a write on its way to whoever has not accepted it.
+    pub(crate) fn send_flight(&self, context: &mut Context<'_>, key: &Key, flight: &Flight) {
+        for seat in self.roster.all().without(flight.acks).seats() {
+            if let Some(node) = self.roster.node(seat) {
+                self.send_accept(context, node, key, flight.version, &flight.register);
+            }
         }
     }
 
-    /// Sends a member the newest value of a key: the one on its way, or else the one that is settled.
-    pub(crate) fn send_accept(&self, context: &mut Context<'_>, key: &Key, to: NodeId) {
-        let Some(held) = self.keys.get(key) else { return };
-        let (version, register) = match &held.flight {
-            Some(flight) => (flight.version, flight.register.clone()),
-            None => (held.version.unwrap_or_default(), held.register.clone()),
-        };
-        let (ballot, key, config) = (self.ballot, key.clone(), self.config.clone());
+    pub(crate) fn send_accept(
+        &self,
+        context: &mut Context<'_>,
+        to: NodeId,
+        key: &Key,
+        version: Version,
+        register: &Arc<Register>,
+    ) {
+        let (ballot, key, register, config) = (self.ballot, key.clone(), Arc::clone(register), self.config.version);
         context.outbox.send(to, Message::Accept { ballot, key, version, register, config });
     }
 
-    pub(crate) fn accepted(&mut self, context: &mut Context<'_>, from: NodeId, key: Key, version: Version) {
-        let Some(held) = self.keys.get_mut(&key) else { return };
-        match &mut held.flight {
+    pub(crate) fn accepted(&mut self, context: &mut Context<'_>, from: NodeId, key: &Key, version: Version) {
+        let Some(seat) = self.roster.seat(from) else { return };
+        self.transfer.answered(seat, version);
+        match self.work.get_mut(key).and_then(|work| work.flight.as_mut()) {
             Some(flight) if flight.version == version => {
-                flight.acks.insert(from);
-                self.settle(context, &key);
+                flight.acks.insert(seat);
+                self.settle(context, key);
             }
-            Some(_) | None => {
-                if held.version == Some(version) {
-                    held.holders.insert(from);
+            Some(_) | None => self.keys.hold(key, version, seat),
+        }
+    }
+
+    /// A member lacks the configuration: it gets that, and the value again.
+    pub(crate) fn behind(&mut self, context: &mut Context<'_>, from: NodeId, key: &Key) {
+        let Some(seat) = self.roster.seat(from) else { return };
+        let flight = self.work.get(key).and_then(|work| work.flight.as_ref());
+        let (version, register) = match (flight, self.keys.get(key)) {
+            (Some(flight), _) if !flight.acks.contains(seat) => (flight.version, &flight.register),
+            (None, Some(held)) if !held.holders.contains(seat) => (held.version, &held.register),
+            (Some(_) | None, _) => return,
+        };
+        context.outbox.send(from, Message::Learn { config: self.config.clone() });
+        self.send_accept(context, from, key, version, register);
+    }
+
+    /// Whether a quorum has room for writes.
+    pub(crate) fn is_writable(&self, rules: Rules) -> bool {
+        self.full.is_empty() || self.roster.quorum(self.roster.all().without(self.full), rules)
+    }
+
+    /// A member took nothing in for want of room.
+    pub(crate) fn refused_for_room(&mut self, context: &mut Context<'_>, from: NodeId) {
+        let sent = |seat| !self.flights.is_empty() || self.transfer.waits_for(seat);
+        if self.proposal.is_some() || self.roster.seat(from).is_some_and(sent) {
+            self.note_room(context, from, true);
+        }
+    }
+
+    /// A member tells whether its disk has no room.
+    pub(crate) fn note_room(&mut self, context: &mut Context<'_>, from: NodeId, full: bool) {
+        let Some(seat) = self.roster.seat(from).filter(|seat| self.full.contains(*seat) != full) else { return };
+        if full {
+            self.full.insert(seat);
+        } else {
+            self.full.remove(seat);
+        }
+        if !self.is_writable(context.rules) {
+            self.answer_writers(context);
+        }
+    }
+
+    /// Answers whoever waits for a write that may not end for long.
+    fn answer_writers(&mut self, context: &mut Context<'_>) {
+        for work in self.work.values_mut() {
+            for task in std::mem::take(&mut work.queue) {
+                self.queued -= 1;
+                if let Task::Request { id, .. } = task {
+                    context.reply(id, Err(Refusal::ReadOnly), None);
                 }
             }
+            let Some(flight) = &mut work.flight else { continue };
+            // What was begun goes on, and nobody waits for it.
+            let task = std::mem::replace(&mut flight.task, Task::Refresh { size: 0 });
+            match task {
+                Task::Request { id, request } => {
+                    self.serving -= 1;
+                    context.reply(id, Err(request.fate_unknown()), None);
+                }
+                Task::Refresh { .. } | Task::Expire { .. } => flight.task = task,
+            }
         }
+        self.work.retain(|_, work| work.flight.is_some());
     }
 
     /// Ends a write that a quorum has accepted.
     pub(crate) fn settle(&mut self, context: &mut Context<'_>, key: &Key) {
-        let Some(held) = self.keys.get_mut(key) else { return };
-        let Some(flight) = held.flight.take_if(|flight| self.config.quorum(&flight.acks, context.rules)) else {
-            return;
-        };
-        self.flying.remove(key);
-        held.version = Some(flight.version);
-        held.register = flight.register;
-        held.holders = flight.acks;
-        held.confirmed = true;
-        let restarts = match &flight.task {
+        let Some(work) = self.work.get_mut(key) else { return };
+        let accepted = |flight: &mut Flight| self.roster.quorum(flight.acks, context.rules);
+        let Some(Flight { version, register, acks, task, answer }) = work.flight.take_if(accepted) else { return };
+        self.flights.remove(&version.seq);
+        if let Task::Refresh { size } = task {
+            self.transfer.refreshing -= size;
+        }
+        let before = self.keys.get(key);
+        let restarts = match &task {
             Task::Request { request, .. } => request.operation.starts_lease(),
-            Task::Refresh | Task::Expire { .. } => false,
+            Task::Refresh { .. } | Task::Expire { .. } => false,
         };
-        held.lease_until = match (held.register.lease(), held.lease_until) {
+        let lease_until = match (register.lease(), before.and_then(|held| held.lease_until)) {
             (None, _) => None,
             (Some(_), Some(until)) if !restarts => Some(until),
             (Some(lease), _) => Some(context.now + lease.ttl),
         };
-        if let (Task::Request { id, .. }, Some(answer)) = (flight.task, flight.answer) {
-            held.touched = context.now;
-            context.reply(id, Ok(answer), held.version);
+        let by_client = matches!(task, Task::Request { .. });
+        self.serving -= usize::from(by_client);
+        let touched = before.map(|held| held.touched).filter(|_| !by_client).unwrap_or(context.now);
+        self.keys.put(key, Held { version, register, confirmed: true, holders: acks, touched, lease_until });
+        if let (Task::Request { id, .. }, Some(answer)) = (task, answer) {
+            context.reply(id, Ok(answer), Some(version));
         }
         self.start(context, key);
     }
 
+    /// The configuration in force is another one from now on.
+    pub(crate) fn adopt(&mut self, config: Config) {
+        let roster = Roster::new(&config);
+        self.keys.move_to(&self.roster, &roster);
+        for flight in self.work.values_mut().filter_map(|work| work.flight.as_mut()) {
+            flight.acks = self.roster.moved(flight.acks, &roster);
+        }
+        self.transfer.start_over(Version { ballot: self.ballot, seq: self.seq });
+        self.full = self.roster.moved(self.full, &roster);
+        (self.config, self.roster) = (config, roster);
+    }
+
     /// L6: what was begun may or may not come to pass; what was not, does not.
     pub(crate) fn close(self, outbox: &mut Outbox) {
+        let members: Vec<NodeId> = self.roster.nodes().to_vec();
+        let not_begun = match self.successor {
+            Some(successor) => Refusal::Redirect { leader: Some(successor), members },
+            None => Refusal::Unavailable,
+        };
         let mut refuse = |id, refusal| outbox.push(Output::Reply { id, reply: Err(refusal), rests_on: None });
-        for held in self.keys.into_values() {
-            if let Some(Flight { task: Task::Request { id, request }, .. }) = held.flight {
-                let read = request.operation.is_read();
-                refuse(id, if read { Refusal::Unavailable } else { Refusal::Unknown { op: request.op } });
+        for work in self.work.into_values() {
+            if let Some(Flight { task: Task::Request { id, request }, .. }) = work.flight {
+                refuse(id, request.fate_unknown());
             }
-            for task in held.queue {
+            for task in work.queue {
                 if let Task::Request { id, .. } = task {
-                    refuse(id, Refusal::Unavailable);
+                    refuse(id, not_begun.clone());
                 }
             }
         }
         for id in self.reads.into_ids() {
-            refuse(id, Refusal::Unavailable);
+            refuse(id, not_begun.clone());
         }
     }
 }

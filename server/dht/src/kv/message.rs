@@ -1,12 +1,13 @@
 //! What goes into a slot and what comes out of it.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::kv::register::{Answer, Key, OpId, Operation, Register};
-use crate::kv::{Config, Entry};
+use crate::kv::{Config, Digest, Entry};
 use crate::{Ballot, Instant, NodeId, Version};
 
 /// What a member tells a candidate.
@@ -20,8 +21,10 @@ pub struct Report {
     pub tenure: Option<Version>,
     /// Up to which version it wiped or purged.
     pub mark: Version,
-    /// What it holds.
-    pub registers: BTreeMap<Key, (Version, Register)>,
+    /// The highest place of any value it ever held.
+    pub seq: u64,
+    /// What it holds, in a few bytes.
+    pub digest: Digest,
 }
 
 /// What nodes say to each other about a slot.
@@ -31,6 +34,8 @@ pub enum Message {
     Prepare {
         /// The right it claims.
         ballot: Ballot,
+        /// The right of the leader that has asked it to: whoever follows that one need not wait for its silence.
+        instead_of: Option<Ballot>,
     },
     /// A member will listen to no lower ballot.
     Promise {
@@ -38,6 +43,26 @@ pub enum Message {
         ballot: Ballot,
         /// What it holds.
         report: Box<Report>,
+    },
+    /// A candidate asks for what a member holds, because that is not what it holds itself.
+    Fetch {
+        /// The right it claims, which the member has promised.
+        ballot: Ballot,
+        /// The last key it has got from this member; none at first.
+        after: Option<Key>,
+    },
+    /// What a member holds, from some key on.
+    Held {
+        /// The right of the candidate.
+        ballot: Ballot,
+        /// Since when the member has been one.
+        tenure: Option<Version>,
+        /// The key that was asked from.
+        after: Option<Key>,
+        /// The next keys after it, in order.
+        registers: Vec<(Key, Version, Arc<Register>)>,
+        /// Whether there are others after these.
+        more: bool,
     },
     /// A member will not listen.
     Nack {
@@ -59,9 +84,9 @@ pub enum Message {
         /// Which value of it.
         version: Version,
         /// The value.
-        register: Register,
-        /// The configuration it is written in, which is chosen.
-        config: Config,
+        register: Arc<Register>,
+        /// The version of the configuration it is written in, which is chosen.
+        config: Version,
     },
     /// A member has the value on its disk.
     Accepted {
@@ -71,6 +96,18 @@ pub enum Message {
         key: Key,
         /// Which value of it.
         version: Version,
+    },
+    /// A member did not take a value in: it lacks the configuration that the value is written in.
+    Behind {
+        /// The leader's right.
+        ballot: Ballot,
+        /// Which key.
+        key: Key,
+    },
+    /// A member took nothing in: its disk has no room.
+    Full {
+        /// The leader's right.
+        ballot: Ballot,
     },
     /// A leader proposes a configuration.
     AcceptConfig {
@@ -101,6 +138,8 @@ pub enum Message {
         round: u64,
         /// The version of the newest configuration this member knows to be chosen, or none.
         known: Option<Version>,
+        /// Whether this member takes no values in, because its disk has no room.
+        full: bool,
     },
     /// A leader says that every member holds a tombstone.
     Purge {
@@ -110,6 +149,11 @@ pub enum Message {
         key: Key,
         /// Which value of it.
         version: Version,
+    },
+    /// A leader goes, and asks a member to claim the lead at once.
+    Succeed {
+        /// The right of the leader that goes.
+        ballot: Ballot,
     },
     /// A configuration is chosen.
     Learn {
@@ -158,6 +202,12 @@ pub enum Refusal {
         /// The operation.
         op: OpId,
     },
+    /// Not done: too many members have no room on their disks.
+    #[error("the slot takes no writes because the disks of too many of its members are full; free some space on them")]
+    ReadOnly,
+    /// Not done: it or what would become of the key is beyond a limit of [`limits`](crate::kv::limits).
+    #[error("the request, or what would become of its key, is larger than the store allows")]
+    TooLarge,
     /// A late copy of an operation whose client has sent a later one.
     #[error("the request is a late copy; the same client has sent a newer one for this key")]
     Superseded,
@@ -165,7 +215,6 @@ pub enum Refusal {
 
 /// What can happen to a slot.
 #[derive(Clone, Debug, Hash)]
-#[expect(clippy::large_enum_variant, reason = "taken apart at once, never kept in numbers")]
 pub enum Input {
     /// The instant asked for has come.
     Timeout,
@@ -192,7 +241,21 @@ pub enum Input {
     Wanted {
         /// The nodes; none of them twice.
         nodes: Vec<NodeId>,
+        /// How long they must have been wanted before the members change: no time when a member leaves in order, longer
+        /// when one has joined, still longer when one is thought to be dead. Said again of the same nodes, the earlier
+        /// end counts.
+        hold_off: Duration,
     },
+    /// Whether this node may begin to change the members of this slot; it may until it is told otherwise. A change under
+    /// way goes on.
+    Permit {
+        /// Whether it may.
+        may_change: bool,
+    },
+    /// Whether the node's disk has no room: then it takes no values in, but still votes.
+    ReadOnly(bool),
+    /// The node is about to go: if it leads, a member that holds everything is asked to lead instead.
+    HandOver,
 }
 
 /// What a slot wants done.

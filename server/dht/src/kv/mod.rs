@@ -2,9 +2,11 @@
 //!
 //! - [`register`]: what one key holds, and every operation on it, as a pure function.
 //! - [`config`]: who may answer for the slot, and how many of them must agree.
+//! - [`limits`], `guard`: every bound, and what is not listened to.
 //! - [`durable`]: what a member must find again after a crash, as a fold over its log.
 //! - `acceptor`: what a member answers to a leader (rules A1 to A8).
-//! - `election`, `leader`, `reading`, `upkeep`: how one member comes to lead, and what it then does (rules L1 to L6).
+//! - `election`, `recovery`, `leader`, `reading`, `transfer`, `upkeep`: how one member comes to lead, and what it then does (rules L1 to L6).
+//! - `keys`, `roster`: what a leader knows of its keys, and of who has them.
 //! - `reconfigure`: how the members of a slot change (rules R1 to R5).
 //!
 //! ```text
@@ -13,21 +15,29 @@
 
 mod acceptor;
 pub mod config;
+mod digest;
 pub mod durable;
 mod election;
+mod guard;
+mod keys;
 mod leader;
+pub mod limits;
 mod message;
 mod outbox;
 mod reading;
 mod reconfigure;
+mod recovery;
 pub mod register;
+mod roster;
 mod rules;
 mod settings;
 mod slot;
+mod transfer;
 mod upkeep;
 
 pub use config::{Config, Member};
-pub use durable::{Durable, Entry};
+pub use digest::Digest;
+pub use durable::{Durable, Entry, Registers};
 pub use message::{Input, Message, Output, Refusal, Report, Request, RequestId};
 pub use register::{Answer, Fence, Key, Lease, OpId, Operation, Register};
 pub use rules::{Rule, Rules};

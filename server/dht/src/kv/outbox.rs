@@ -3,10 +3,50 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::NodeId;
+use crate::kv::limits::BACKLOG_MAX;
 use crate::kv::{Entry, Message, Output, Rule, Rules};
 
+/// About what an entry or a message takes besides keys and values.
+const OVERHEAD: usize = 256;
+
+impl Entry {
+    fn size(&self) -> usize {
+        let more = match self {
+            Self::Accept { key, register, .. } => key.len() + register.size(),
+            Self::Purge { key, .. } => key.len(),
+            Self::Promise(_) | Self::Config { .. } => 0,
+        };
+        OVERHEAD + more
+    }
+}
+
+impl Message {
+    /// What it takes while it waits for the disk; those that never wait count as small.
+    fn size(&self) -> usize {
+        let more = match self {
+            Self::Held { registers, .. } => registers.iter().map(|(key, _, held)| key.len() + held.size()).sum(),
+            Self::Accepted { key, .. } => key.len(),
+            Self::Prepare { .. }
+            | Self::Promise { .. }
+            | Self::Fetch { .. }
+            | Self::Nack { .. }
+            | Self::Accept { .. }
+            | Self::Behind { .. }
+            | Self::Full { .. }
+            | Self::AcceptConfig { .. }
+            | Self::ConfigAccepted { .. }
+            | Self::Confirm { .. }
+            | Self::Confirmed { .. }
+            | Self::Purge { .. }
+            | Self::Succeed { .. }
+            | Self::Learn { .. } => 0,
+        };
+        OVERHEAD + more
+    }
+}
+
 /// Outputs on their way out, and the messages a node sends to itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Outbox {
     me: NodeId,
     rules: Rules,
@@ -15,6 +55,10 @@ pub(crate) struct Outbox {
     /// Messages that wait for the log, by the position they wait for; the second number keeps their order.
     held: BTreeMap<(u64, u64), (NodeId, Message)>,
     held_count: u64,
+    /// The entries that are not on the disk, by position and size.
+    unsynced: VecDeque<(u64, usize)>,
+    /// The size of those and of the messages that wait.
+    backlog: usize,
     ready: VecDeque<Output>,
     to_self: VecDeque<Message>,
 }
@@ -29,6 +73,8 @@ impl Outbox {
             persisted: entries,
             held: BTreeMap::new(),
             held_count: 0,
+            unsynced: VecDeque::new(),
+            backlog: 0,
             ready: VecDeque::new(),
             to_self: VecDeque::new(),
         }
@@ -39,8 +85,15 @@ impl Outbox {
         self.appended
     }
 
+    /// Whether so much waits for the disk that nothing large may be added.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.backlog >= BACKLOG_MAX
+    }
+
     pub(crate) fn append(&mut self, entry: Entry) {
         self.appended += 1;
+        self.unsynced.push_back((self.appended, entry.size()));
+        self.backlog += entry.size();
         self.ready.push_back(Output::Append { position: self.appended, entry });
     }
 
@@ -50,6 +103,7 @@ impl Outbox {
             self.send(to, message);
         } else {
             self.held_count += 1;
+            self.backlog += message.size();
             self.held.insert((position, self.held_count), (to, message));
         }
     }
@@ -68,12 +122,16 @@ impl Outbox {
     }
 
     pub(crate) fn persisted(&mut self, upto: u64) {
-        self.persisted = self.persisted.max(upto);
+        self.persisted = self.persisted.max(upto.min(self.appended));
+        while let Some((_, size)) = self.unsynced.pop_front_if(|(position, _)| *position <= self.persisted) {
+            self.backlog -= size;
+        }
         while let Some(entry) = self.held.first_entry() {
             if entry.key().0 > self.persisted {
                 break;
             }
             let (to, message) = entry.remove();
+            self.backlog -= message.size();
             self.send(to, message);
         }
     }

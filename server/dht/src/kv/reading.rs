@@ -1,9 +1,10 @@
 //! How a leader reads: it asks a quorum whether it still leads, for many reads at once (rule L5).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::kv::leader::{Context, Leader};
 use crate::kv::register::Operation;
+use crate::kv::roster::{Nodes, Roster};
 use crate::kv::{Key, Message, Register, Request, RequestId, Rule};
 use crate::{NodeId, Version};
 
@@ -41,8 +42,8 @@ impl Reads {
         self.confirmed.get(&node).is_some_and(|round| round + 3 > self.round)
     }
 
-    fn up_to(&self, round: u64) -> BTreeSet<NodeId> {
-        self.confirmed.iter().filter(|(_, confirmed)| **confirmed >= round).map(|(node, _)| *node).collect()
+    fn up_to(&self, round: u64, roster: &Roster) -> Nodes {
+        roster.subset(self.confirmed.iter().filter(|(_, confirmed)| **confirmed >= round).map(|(node, _)| *node))
     }
 }
 
@@ -68,21 +69,33 @@ impl Leader {
         }
     }
 
-    pub(crate) fn confirmed(&mut self, context: &mut Context<'_>, from: NodeId, round: u64, known: Option<Version>) {
+    pub(crate) fn confirmed(
+        &mut self,
+        context: &mut Context<'_>,
+        from: NodeId,
+        round: u64,
+        known: Option<Version>,
+        full: bool,
+    ) {
+        if round > self.reads.round || self.roster.seat(from).is_none() {
+            return;
+        }
+        self.note_room(context, from, full);
         let confirmed = self.reads.confirmed.entry(from).or_default();
         *confirmed = round.max(*confirmed);
         if self.proposal.is_none() && known != Some(self.config.version) {
             context.outbox.send(from, Message::Learn { config: self.config.clone() });
         }
-        if !self.config.is_stable() && self.config.old_majority(&self.reads.up_to(round), context.rules) {
+        let confirmed = self.reads.up_to(round, &self.roster);
+        if !self.config.is_stable() && self.roster.old_majority(confirmed, context.rules) {
             self.contact_at = context.now;
         }
-        if round <= self.reads.settled || !self.config.quorum(&self.reads.up_to(round), context.rules) {
+        if round <= self.reads.settled || !self.roster.quorum(confirmed, context.rules) {
             return;
         }
         self.reads.settled = round;
         self.contact_at = context.now;
-        if !self.config.is_stable() {
+        if !self.config.is_stable() && self.is_writable(context.rules) {
             self.joint_at = context.now;
         }
         let (ready, waiting) =
@@ -101,7 +114,7 @@ impl Leader {
         let held = self.keys.get(&read.key);
         let register = held.map_or(const { &Register::EMPTY }, |held| &held.register);
         if let Some(answer) = register.read(&read.operation) {
-            context.reply(read.id, Ok(answer), held.and_then(|held| held.version));
+            context.reply(read.id, Ok(answer), held.map(|held| held.version));
         }
     }
 }

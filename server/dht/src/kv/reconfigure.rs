@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::kv::leader::{Context, Leader};
+use crate::kv::limits::SEQ_MAX;
+use crate::kv::slot::Wanted;
+use crate::kv::upkeep::next_beat;
 use crate::kv::{Config, Member, Message, Rule};
-use crate::{Instant, NodeId, Version};
+use crate::{NodeId, Version};
 
 /// A configuration on its way.
 #[derive(Clone, Debug, Hash)]
@@ -20,13 +23,14 @@ pub(crate) enum Drain {
     Enlarge(Vec<NodeId>),
     /// R3: the members that were go.
     Reduce,
+    /// Another member is asked to lead.
+    HandOver,
 }
 
 impl Leader {
     /// L3: nothing is done before the configuration itself was accepted from this leader.
     pub(crate) fn open(&mut self, context: &mut Context<'_>) {
-        self.heartbeat_at = context.now + context.settings.heartbeat;
-        self.reconfigure_after = context.now + context.settings.hold_off;
+        self.heartbeat_at = next_beat(context.now, context.settings.heartbeat);
         if context.rules.keeps(Rule::ReacceptConfig) {
             self.propose(context, self.config.clone());
         }
@@ -56,52 +60,72 @@ impl Leader {
         let Some(proposal) = self.proposal.as_mut().filter(|proposal| proposal.config.version == version) else {
             return;
         };
+        if !proposal.config.audience().contains(&from) {
+            return;
+        }
         proposal.accepted.insert(from);
         let chosen = |proposal: &mut Proposal| proposal.config.chosen_by(&proposal.accepted, context.rules);
         let Some(Proposal { mut config, .. }) = self.proposal.take_if(chosen) else { return };
         let audience: BTreeSet<NodeId> = config.audience().union(&self.config.audience()).copied().collect();
         config.leaving = None;
-        self.config = config;
+        self.adopt(config);
         self.contact_at = context.now;
         self.joint_at = context.now;
         self.over = !self.config.contains(context.me);
         for node in audience {
             context.outbox.send(node, Message::Learn { config: self.config.clone() });
         }
-        for key in self.flying.clone() {
+        for key in self.flights.values().cloned().collect::<Vec<_>>() {
             self.settle(context, &key);
         }
     }
 
     /// Goes on with whatever waited for something else to end.
     pub(crate) fn advance(&mut self, context: &mut Context<'_>) {
+        // Its order of writes is at its end: nobody can write any more, and nobody pretends to.
+        self.over |= self.seq >= SEQ_MAX;
         if self.over || self.proposal.is_some() {
             return;
         }
-        if self.flying.is_empty()
+        if self.goes && !matches!(self.drain, Some(Drain::Reduce)) {
+            self.drain = Some(Drain::HandOver);
+        }
+        if self.flights.is_empty()
             && let Some(drain) = self.drain.take()
         {
             match drain {
                 Drain::Enlarge(nodes) => self.enlarge(context, &nodes),
                 Drain::Reduce => self.reduce(context),
+                Drain::HandOver => self.hand_over(context),
             }
             return;
         }
-        if self.drain.is_none() && !self.config.is_stable() {
-            let transferred = self.keys.iter().all(|(key, held)| held.version.is_none() || self.is_fresh(key));
-            if transferred || !context.rules.keeps(Rule::Transfer) {
+        if self.drain.is_none() {
+            let transferred = self.keys.all_fresh() || !context.rules.keeps(Rule::Transfer);
+            if !self.config.is_stable() && transferred {
                 self.drain = Some(Drain::Reduce);
                 return self.advance(context);
             }
+            self.start_ready(context);
             self.refresh_stale(context);
         }
-        self.start_waiting(context);
+        self.send_lacking(context);
     }
 
-    /// Whether the node's answers count; a stranger's would only take memory.
-    pub(crate) fn hears(&self, node: NodeId) -> bool {
-        let proposed = self.proposal.as_ref().map(|proposal| &proposal.config);
-        [Some(&self.config), proposed].into_iter().flatten().any(|config| config.audience().contains(&node))
+    /// Asks the member that lacks least to lead; goes on itself when there is none.
+    fn hand_over(&mut self, context: &mut Context<'_>) {
+        self.goes = false;
+        let others = self.roster.nodes().iter().filter(|node| **node != context.me && self.reads.is_near(**node));
+        let others = others.filter_map(|node| self.roster.seat(*node).map(|seat| (seat, *node)));
+        let others = others.map(|(seat, node)| (self.full.contains(seat), self.keys.lacks(seat), node));
+        self.successor = others.min().map(|(_, _, node)| node);
+        match self.successor {
+            Some(successor) => {
+                context.outbox.send(successor, Message::Succeed { ballot: self.ballot });
+                self.over = true;
+            }
+            None => self.advance(context),
+        }
     }
 
     /// R1.
@@ -121,23 +145,29 @@ impl Leader {
         self.propose(context, Config { old: new, leaving, ..Config::default() });
     }
 
-    /// At every heartbeat: begins a change that is due, undoes one that cannot go on (R4).
-    pub(crate) fn reconsider(&mut self, context: &mut Context<'_>, wanted: Option<&(Vec<NodeId>, Instant)>) {
+    pub(crate) fn is_changing(&self) -> bool {
+        let proposed = self.proposal.as_ref().is_some_and(|proposal| !proposal.config.is_stable());
+        let drains = matches!(self.drain, Some(Drain::Enlarge(_) | Drain::Reduce));
+        !self.config.is_stable() || proposed || drains
+    }
+
+    /// Begins a change that is due, undoes one that cannot go on (R4).
+    pub(crate) fn reconsider(&mut self, context: &mut Context<'_>, wanted: Option<&Wanted>) {
         let joint = self.proposal.as_ref().map_or(&self.config, |proposal| &proposal.config);
         if !joint.is_stable() {
             let overdue = context.now.since(self.joint_at) >= context.settings.abort_after;
             if overdue && joint.old.iter().any(|member| member.node == context.me) {
                 self.drain = None;
-                self.reconfigure_after = context.now + context.settings.hold_off;
+                self.reconfigure_after = context.now + context.settings.retry_after;
                 let old = joint.old.clone();
                 self.propose(context, Config { old, ..Config::default() });
             }
             return;
         }
-        let Some((nodes, since)) = wanted else { return };
+        let Some(Wanted { nodes, due }) = wanted else { return };
         let differs = self.config.nodes() != nodes.iter().copied().collect();
-        let due = context.now.since(*since) >= context.settings.hold_off && context.now >= self.reconfigure_after;
-        if self.is_open() && self.drain.is_none() && differs && due && !nodes.is_empty() {
+        let due = context.now >= *due && context.now >= self.reconfigure_after;
+        if self.is_open() && self.drain.is_none() && differs && due {
             self.drain = Some(Drain::Enlarge(nodes.clone()));
         }
     }

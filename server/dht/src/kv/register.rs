@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::kv::limits::{
+    CHILD_MAX, CHILDREN_MAX, FENCES_MAX, KEY_MAX, LEASE_LONGEST, LEASE_SHORTEST, OWNER_MAX, REGISTER_MAX,
+    REMEMBERED_MAX, VALUE_MAX,
+};
+
 /// The name of a register.
 pub type Key = Vec<u8>;
-
-/// How many clients a register remembers; whoever has been quiet longest is forgotten first.
-pub(crate) const REMEMBERED_CLIENTS: usize = 64;
 
 /// The name of one operation of one client, the same however often it is sent. A client has one operation in flight per
 /// key and numbers them upwards.
@@ -127,6 +129,22 @@ pub enum Answer {
     StaleFence,
 }
 
+impl Answer {
+    fn size(&self) -> usize {
+        match self {
+            Self::Value(value) => value.as_ref().map_or(0, Vec::len),
+            Self::Children(children) => children.iter().map(|child| child.len() + 2).sum(),
+            Self::Done
+            | Self::Found(_)
+            | Self::Granted(_)
+            | Self::Conflict
+            | Self::Held
+            | Self::Expired
+            | Self::StaleFence => 8,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Remembered {
     pub(crate) op: OpId,
@@ -169,6 +187,30 @@ impl Register {
         self.lease.as_ref()
     }
 
+    /// About how many bytes it takes in a message.
+    pub(crate) fn size(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, Vec::len);
+        let set: usize = self.set.iter().map(|child| child.len() + 2).sum();
+        let lease = self.lease.as_ref().map_or(0, |lease| lease.owner.len() + 32);
+        let fences: usize = self.fences.keys().map(|key| key.len() + 8).sum();
+        let recent: usize = self.recent.iter().map(|known| 20 + known.answer.size()).sum();
+        16 + value + set + lease + fences + recent
+    }
+
+    /// Whether it keeps to the limits.
+    pub(crate) fn fits(&self) -> bool {
+        let lease =
+            |lease: &Lease| lease.owner.len() <= OWNER_MAX && (LEASE_SHORTEST..=LEASE_LONGEST).contains(&lease.ttl);
+        self.value.as_ref().is_none_or(|value| value.len() <= VALUE_MAX)
+            && self.set.len() <= CHILDREN_MAX
+            && self.set.iter().all(|child| child.len() <= CHILD_MAX)
+            && self.lease.as_ref().is_none_or(lease)
+            && self.fences.len() <= FENCES_MAX
+            && self.fences.keys().all(|key| key.len() <= KEY_MAX)
+            && self.recent.len() <= REMEMBERED_MAX
+            && self.size() <= REGISTER_MAX
+    }
+
     pub(crate) fn recall(&self, op: OpId) -> Recollection {
         match self.recent.iter().find(|known| known.op.client == op.client) {
             Some(known) if known.op == op => Recollection::Done(known.answer.clone()),
@@ -180,7 +222,7 @@ impl Register {
     pub(crate) fn remember(&mut self, op: OpId, answer: Answer) {
         self.recent.retain(|known| known.op.client != op.client);
         self.recent.push(Remembered { op, answer });
-        if self.recent.len() > REMEMBERED_CLIENTS {
+        if self.recent.len() > REMEMBERED_MAX {
             self.recent.remove(0);
         }
     }

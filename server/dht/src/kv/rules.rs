@@ -2,7 +2,7 @@
 
 /// One rule of the protocol. Each is broken by a variant that the simulator must catch; a rule whose absence nobody
 /// notices is either not needed or not tested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// A1: nothing leaves before what it rests on is on the disk. Broken: answers before the fsync.
     PersistBeforeReply,
@@ -22,6 +22,9 @@ pub enum Rule {
     PurgeAtAll,
     /// A7: who purges remembers up to which version. Broken: it forgets.
     PurgeMark,
+    /// L2: a candidate leads only when it has all that those hold whose promises it counts. Broken: it leads on what it
+    /// holds itself.
+    ReadReports,
     /// L2: the sequence goes on from leader to leader. Broken: it starts anew.
     SequenceGrows,
     /// L3: a leader has its configuration accepted again before anything else. Broken: it does not.
@@ -41,7 +44,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PersistBeforeReply,
         Self::MajorityQuorum,
         Self::BothSides,
@@ -51,6 +54,7 @@ impl Rule {
         Self::RewriteRecovered,
         Self::PurgeAtAll,
         Self::PurgeMark,
+        Self::ReadReports,
         Self::SequenceGrows,
         Self::ReacceptConfig,
         Self::HandOver,
@@ -72,6 +76,7 @@ impl Rule {
             Self::RewriteRecovered => "recovered-trusted",
             Self::PurgeAtAll => "purge-at-quorum",
             Self::PurgeMark => "no-purge-mark",
+            Self::ReadReports => "unread-reports",
             Self::SequenceGrows => "reused-sequence",
             Self::ReacceptConfig => "no-reaccept",
             Self::HandOver => "end-without-old",
@@ -84,7 +89,7 @@ impl Rule {
 }
 
 /// Which rules a slot keeps: all of them, unless the `broken` feature is on and a test says otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rules {
     #[cfg(feature = "broken")]
     broken: Option<Rule>,

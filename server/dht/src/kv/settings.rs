@@ -11,16 +11,21 @@ pub struct Settings {
     pub sticky: Duration,
     /// The shortest wait for a leader before an election; the longest is twice that, and it doubles with each failure.
     pub election: Duration,
+    /// The longest a candidate takes to read what others hold.
+    pub candidacy: Duration,
     /// How long a leader goes on without a quorum.
     pub step_down: Duration,
     /// How old a tombstone must be before it may go; longer than any client retries.
     pub purge_after: Duration,
-    /// How long the ring must have wanted other members before a leader changes them.
-    pub hold_off: Duration,
+    /// How long after a change of members was undone another one may begin.
+    pub retry_after: Duration,
     /// How long a joint configuration may lack its new side before it is undone.
     pub abort_after: Duration,
-    /// How many keys a leader writes again at a time.
-    pub transfer_window: usize,
+    /// How many bytes may be on their way that no client asked for: values written again, or sent again to members that
+    /// lack them; one value at least.
+    pub transfer_bytes: usize,
+    /// How many bytes of what a member holds go into one message to a candidate; one value at least.
+    pub page_bytes: usize,
     /// How many requests may wait at a leader.
     pub queue: usize,
 }
@@ -28,14 +33,16 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(200),
-            sticky: Duration::from_millis(800),
-            election: Duration::from_millis(1500),
-            step_down: Duration::from_secs(2),
+            heartbeat: Duration::from_secs(1),
+            sticky: Duration::from_millis(2500),
+            election: Duration::from_secs(3),
+            candidacy: Duration::from_secs(60),
+            step_down: Duration::from_secs(3),
             purge_after: Duration::from_secs(600),
-            hold_off: Duration::from_secs(30),
+            retry_after: Duration::from_secs(30),
             abort_after: Duration::from_secs(30),
-            transfer_window: 32,
+            transfer_bytes: 256 << 10,
+            page_bytes: 256 << 10,
             queue: 1024,
         }
     }

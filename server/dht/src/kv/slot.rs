@@ -5,12 +5,22 @@ use std::time::Duration;
 use crate::kv::acceptor::Acceptor;
 use crate::kv::election::Candidate;
 use crate::kv::leader::{Context, Leader};
+use crate::kv::limits::MEMBERS_MAX;
 use crate::kv::outbox::Outbox;
+use crate::kv::recovery::Page;
 use crate::kv::{Config, Durable, Entry, Input, Message, Output, Refusal, Request, RequestId, Rules, Settings};
 use crate::{Instant, NodeId, Random};
 
 /// How long a candidate keeps still that was told it is no longer a member.
 const PASSIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+
+/// Who should keep the slot.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) nodes: Vec<NodeId>,
+    /// From when on the ring is believed.
+    pub(crate) due: Instant,
+}
 
 /// What the node is at the moment; nothing of it outlives a restart.
 #[derive(Clone, Debug)]
@@ -37,8 +47,9 @@ pub struct Slot {
     pub(crate) failures: u32,
     /// Since when elections fail only for want of the new side of a joint configuration.
     pub(crate) blocked_since: Option<Instant>,
-    /// Who should keep the slot, and since when the ring says so.
-    wanted: Option<(Vec<NodeId>, Instant)>,
+    wanted: Option<Wanted>,
+    may_change: bool,
+    refused: u64,
 }
 
 impl Slot {
@@ -71,6 +82,8 @@ impl Slot {
             failures: 0,
             blocked_since: None,
             wanted: None,
+            may_change: true,
+            refused: 0,
         };
         slot.postpone_election(now);
         slot
@@ -80,14 +93,22 @@ impl Slot {
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Timeout => self.tick(now),
-            Input::Message { from, message } => self.receive(now, from, message),
-            Input::Request { id, request } => self.request(now, id, request),
-            Input::Persisted { upto } => self.outbox.persisted(upto),
-            Input::Wanted { nodes } => {
-                if self.wanted.as_ref().is_none_or(|(known, _)| *known != nodes) {
-                    self.wanted = Some((nodes, now));
+            Input::Message { from, message } => {
+                if !self.is_sound(from, &message) {
+                    self.refused = self.refused.saturating_add(1);
+                } else if message.is_answer() || !self.outbox.is_full() {
+                    self.receive(now, from, message);
                 }
             }
+            Input::Request { id, request } => self.request(now, id, request),
+            Input::Persisted { upto } => self.outbox.persisted(upto),
+            Input::Wanted { nodes, hold_off } => self.want(now, nodes, now + hold_off),
+            Input::Permit { may_change } => {
+                self.may_change = may_change;
+                self.reconsider(now);
+            }
+            Input::ReadOnly(full) => self.acceptor.full = full,
+            Input::HandOver => self.lead_on(now, |leader, _| leader.goes = true),
         }
         while let Some(message) = self.outbox.next_to_self() {
             self.receive(now, self.me, message);
@@ -104,6 +125,11 @@ impl Slot {
         &self.acceptor.durable
     }
 
+    /// How many messages were dropped because no sound node sends them.
+    pub const fn refused(&self) -> u64 {
+        self.refused
+    }
+
     /// The configuration in which this node answers requests, if it leads.
     pub fn leads(&self) -> Option<&Config> {
         match &self.role {
@@ -112,11 +138,19 @@ impl Slot {
         }
     }
 
+    /// Whether this node leads the slot through a change of members.
+    pub fn is_changing(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.is_changing(),
+            Role::Follower | Role::Candidate(_) => false,
+        }
+    }
+
     fn deadline(&self) -> Instant {
         match &self.role {
             Role::Follower if self.acceptor.is_member() => self.election_at,
             Role::Follower => Instant::FAR,
-            Role::Candidate(candidate) => candidate.deadline,
+            Role::Candidate(candidate) => candidate.deadline.min(candidate.ask_again_at),
             Role::Leader(leader) => leader.heartbeat_at,
         }
     }
@@ -126,16 +160,35 @@ impl Slot {
             return;
         }
         match &self.role {
-            Role::Follower => self.campaign(now),
-            Role::Candidate(_) => self.campaign_failed(now),
+            Role::Follower => self.campaign(now, None),
+            Role::Candidate(_) => self.go_on(now),
             Role::Leader(_) => {
-                let wanted = self.wanted.clone();
-                self.lead_on(now, |leader, context| leader.upkeep(context, wanted.as_ref()));
+                self.lead_on(now, Leader::upkeep);
+                self.reconsider(now);
             }
         }
     }
 
+    fn want(&mut self, now: Instant, nodes: Vec<NodeId>, due: Instant) {
+        let once = |node: &NodeId| nodes.iter().filter(|other| *other == node).count() == 1;
+        if !(1..=MEMBERS_MAX).contains(&nodes.len()) || !nodes.iter().all(once) {
+            return;
+        }
+        let earlier = self.wanted.as_ref().filter(|known| known.nodes == nodes).map(|known| known.due);
+        self.wanted = Some(Wanted { nodes, due: earlier.map_or(due, |earlier| earlier.min(due)) });
+        self.reconsider(now);
+    }
+
+    /// Begins or undoes a change of members, if this node leads and one is due.
+    fn reconsider(&mut self, now: Instant) {
+        let wanted = self.wanted.clone().filter(|_| self.may_change);
+        self.lead_on(now, |leader, context| leader.reconsider(context, wanted.as_ref()));
+    }
+
     fn request(&mut self, now: Instant, id: RequestId, request: Request) {
+        if !request.fits() {
+            return self.outbox.push(Output::Reply { id, reply: Err(Refusal::TooLarge), rests_on: None });
+        }
         if matches!(self.role, Role::Leader(_)) {
             return self.lead_on(now, |leader, context| leader.request(context, id, request));
         }
@@ -148,9 +201,9 @@ impl Slot {
 
     fn receive(&mut self, now: Instant, from: NodeId, message: Message) {
         match message {
-            Message::Prepare { ballot } => {
+            Message::Prepare { ballot, instead_of } => {
                 self.counter_seen = self.counter_seen.max(ballot.counter);
-                self.acceptor.prepare(now, from, ballot, &mut self.outbox);
+                self.acceptor.prepare(now, from, ballot, instead_of, &mut self.outbox);
             }
             Message::Accept { ballot, key, version, register, config } => {
                 self.acceptor.accept(now, from, ballot, key, version, register, config, &mut self.outbox);
@@ -165,23 +218,39 @@ impl Slot {
                 self.heard(now, from);
             }
             Message::Purge { ballot, key, version } => self.acceptor.purge(ballot, key, version, &mut self.outbox),
+            Message::Succeed { ballot } => self.succeed(now, ballot),
             Message::Learn { config } => self.acceptor.learn(config, &mut self.outbox),
             Message::Promise { ballot, report } => self.promised(now, from, ballot, *report),
+            Message::Fetch { ballot, after } => {
+                if self.acceptor.fetch(from, ballot, after, self.settings.page_bytes, &mut self.outbox) {
+                    // Somebody is on the way to lead.
+                    self.postpone_election(now);
+                }
+            }
+            Message::Held { ballot, tenure, after, registers, more } => {
+                self.page(now, from, ballot, Page { tenure, after, registers, more });
+            }
             Message::Nack { ballot, promised, config, chosen } => {
                 self.counter_seen = self.counter_seen.max(promised.counter);
                 if chosen {
                     self.acceptor.learn(config, &mut self.outbox);
                 }
-                self.refused(now, ballot, promised > ballot);
+                self.nacked(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, from, ballot, |leader, context| leader.accepted(context, from, key, version));
+                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
+            }
+            Message::Behind { ballot, key } => {
+                self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));
+            }
+            Message::Full { ballot } => {
+                self.lead_in(now, ballot, |leader, context| leader.refused_for_room(context, from));
             }
             Message::ConfigAccepted { ballot, version } => {
-                self.lead_in(now, from, ballot, |leader, context| leader.config_accepted(context, from, version));
+                self.lead_in(now, ballot, |leader, context| leader.config_accepted(context, from, version));
             }
-            Message::Confirmed { ballot, round, known } => {
-                self.lead_in(now, from, ballot, |leader, context| leader.confirmed(context, from, round, known));
+            Message::Confirmed { ballot, round, known, full } => {
+                self.lead_in(now, ballot, |leader, context| leader.confirmed(context, from, round, known, full));
             }
         }
     }
@@ -203,7 +272,7 @@ impl Slot {
     }
 
     /// A member refused a ballot: for a higher one, or because the sender is no longer a member.
-    fn refused(&mut self, now: Instant, ballot: crate::Ballot, outbid: bool) {
+    fn nacked(&mut self, now: Instant, ballot: crate::Ballot, outbid: bool) {
         match &self.role {
             Role::Candidate(candidate) if candidate.ballot == ballot => {
                 self.give_up(now);
@@ -230,15 +299,9 @@ impl Slot {
         self.postpone_election(now);
     }
 
-    fn lead_in(
-        &mut self,
-        now: Instant,
-        from: NodeId,
-        ballot: crate::Ballot,
-        act: impl FnOnce(&mut Leader, &mut Context<'_>),
-    ) {
+    fn lead_in(&mut self, now: Instant, ballot: crate::Ballot, act: impl FnOnce(&mut Leader, &mut Context<'_>)) {
         self.lead_on(now, |leader, context| {
-            if leader.ballot == ballot && leader.hears(from) {
+            if leader.ballot == ballot {
                 act(leader, context);
             }
         });

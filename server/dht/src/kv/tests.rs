@@ -1,5 +1,6 @@
 //! Claims about single rules; whole slots under faults are the simulator's matter.
 
+mod bounds;
 mod model;
 
 use std::collections::BTreeSet;
@@ -160,7 +161,7 @@ fn a_member_that_is_asked_to_leave_keeps_its_keys_until_that_is_chosen() {
     let mut durable = Durable::new(NodeId(1), Rules::default());
     durable.apply(&Entry::Config { config: Config::founding(nodes(&[1, 2, 3])), chosen: true });
     let version = Version { ballot: Ballot::default(), seq: 5 };
-    durable.apply(&Entry::Accept { key: b"k".to_vec(), version, register: Register::EMPTY });
+    durable.apply(&Entry::Accept { key: b"k".to_vec(), version, register: std::sync::Arc::default() });
     let without = Config { version: Version { seq: 6, ..version }, ..Config::founding(nodes(&[2, 3, 4])) };
     durable.apply(&Entry::Config { config: without.clone(), chosen: false });
     assert_eq!(durable.registers.len(), 1, "the configuration may still be undone");
@@ -174,7 +175,7 @@ fn a_member_that_comes_back_starts_empty() {
     let mut durable = Durable::new(NodeId(1), Rules::default());
     durable.apply(&Entry::Config { config: Config::founding(nodes(&[1])), chosen: true });
     let version = Version { ballot: Ballot::default(), seq: 5 };
-    durable.apply(&Entry::Accept { key: b"k".to_vec(), version, register: Register::EMPTY });
+    durable.apply(&Entry::Accept { key: b"k".to_vec(), version, register: std::sync::Arc::default() });
     let since = Version { seq: 9, ..version };
     let config = Config { version: since, old: vec![Member { node: NodeId(1), since }], ..Config::default() };
     durable.apply(&Entry::Config { config, chosen: false });

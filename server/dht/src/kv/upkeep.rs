@@ -1,102 +1,81 @@
-//! What a leader does at every heartbeat: asks, sends again, rewrites, lets leases end, purges (rules G1 and G2).
+//! What a leader does at every heartbeat: asks, sends again, rewrites, lets leases end, purges (rules G1 and G2). It looks
+//! only at keys that something is to be done to, so that a slot at rest costs the same however many keys it has.
 
-use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::kv::leader::{Context, Held, Leader, Task};
+use crate::kv::keys::Held;
+use crate::kv::leader::{Context, Leader, Task};
 use crate::kv::{Key, Message, Rule};
-use crate::{Instant, NodeId};
+use crate::{Instant, Version};
+
+/// The next time at which the hearts of all slots of a node beat: their messages then go together.
+pub(crate) fn next_beat(now: Instant, heartbeat: Duration) -> Instant {
+    let span = u64::try_from(heartbeat.as_micros()).unwrap_or(u64::MAX).max(1);
+    Instant::from_micros((now.as_micros() / span).saturating_add(1).saturating_mul(span))
+}
 
 impl Leader {
-    pub(crate) fn upkeep(&mut self, context: &mut Context<'_>, wanted: Option<&(Vec<NodeId>, Instant)>) {
-        self.heartbeat_at = context.now + context.settings.heartbeat;
+    pub(crate) fn upkeep(&mut self, context: &mut Context<'_>) {
+        self.heartbeat_at = next_beat(context.now, context.settings.heartbeat);
         if context.now.since(self.contact_at) >= context.settings.step_down {
             self.over = true;
             return;
         }
         self.ask_round(context);
         self.send_again(context);
-        self.reconsider(context, wanted);
-        if self.is_open() && self.drain.is_none() {
+        if self.is_open() && self.drain.is_none() && self.is_writable(context.rules) {
             self.end_leases(context);
-            self.refresh_stale(context);
             self.purge(context);
         }
     }
 
-    /// G1: what is on its way goes again to whoever has not answered, and some of what is settled to whoever lacks it.
-    fn send_again(&self, context: &mut Context<'_>) {
+    /// G1: what is on its way goes again to whoever has not answered, and what is settled to whoever lacks it.
+    fn send_again(&mut self, context: &mut Context<'_>) {
         self.propose_again(context);
-        let members = self.config.nodes();
-        let mut left = context.settings.transfer_window;
-        for (key, held) in &self.keys {
-            let Some(flight) = &held.flight else {
-                // What is not fresh is written anew before long; a new member would refuse it as it is.
-                if held.version.is_some() && self.is_fresh(key) {
-                    for node in members.difference(&held.holders).filter(|node| self.reads.is_near(**node)).take(left) {
-                        left -= 1;
-                        self.send_accept(context, key, *node);
-                    }
-                }
-                continue;
-            };
-            for node in members.difference(&flight.acks) {
-                self.send_accept(context, key, *node);
+        for key in self.flights.values() {
+            if let Some(flight) = self.work.get(key).and_then(|work| work.flight.as_ref()) {
+                self.send_flight(context, key, flight);
             }
         }
+        self.transfer.start_over(Version { ballot: self.ballot, seq: self.seq });
+        self.send_lacking(context);
     }
 
-    fn end_leases(&mut self, context: &Context<'_>) {
-        let over: Vec<(Key, u64)> = self
-            .keys
-            .iter()
-            .filter(|(_, held)| held.queue.is_empty() && held.lease_until.is_some_and(|until| until <= context.now))
-            .filter_map(|(key, held)| held.register.lease().map(|lease| (key.clone(), lease.token)))
-            .collect();
+    fn end_leases(&mut self, context: &mut Context<'_>) {
+        let over = self.keys.leases_over(context.now).filter(|key| !self.work.contains_key(*key));
+        let lease = |key: &Key| self.keys.get(key).and_then(|held| held.register.lease()).map(|lease| lease.token);
+        let over: Vec<(Key, u64)> = over.filter_map(|key| lease(key).map(|token| (key.clone(), token))).collect();
         for (key, token) in over {
-            self.enqueue(context.now, key, Task::Expire { token });
+            self.submit(context, key, Task::Expire { token });
         }
     }
 
-    /// Whether the settled value of a key was written by this leader in this configuration.
-    pub(crate) fn is_fresh(&self, key: &Key) -> bool {
-        self.keys.get(key).is_some_and(|held| {
-            let in_time = self.config.is_stable() || held.version.is_some_and(|version| version > self.config.version);
-            held.confirmed && in_time
-        })
-    }
-
-    /// Writes some keys again that are not fresh: values of earlier leaders, and in a joint configuration everything.
-    pub(crate) fn refresh_stale(&mut self, context: &Context<'_>) {
-        let free = context.settings.transfer_window.saturating_sub(self.flying.len());
-        let stale = self.keys.iter().filter(|(_, held)| held.flight.is_none() && held.queue.is_empty());
-        let stale: Vec<Key> = stale
-            .filter(|(key, held)| held.version.is_some() && !self.is_fresh(key))
-            .map(|(key, _)| key.clone())
-            .take(free)
-            .collect();
-        for key in stale {
-            self.enqueue(context.now, key, Task::Refresh);
-        }
-    }
-
-    /// G2. A member's mark covers the whole slot, so a purge waits until every key is held by every member: one that
-    /// lacks another key would otherwise refuse it for ever.
+    /// G2. A tombstone goes when every member has it. Whoever drops it remembers its version, and from then on takes
+    /// nothing older in for a key it does not hold: so nothing that is on its way, or that a member lacks, may be older.
     fn purge(&mut self, context: &mut Context<'_>) {
-        let members = self.config.nodes();
         let strict = context.rules.keeps(Rule::PurgeAtAll);
-        let everywhere = |held: &Held| held.confirmed && held.flight.is_none() && held.holders.is_superset(&members);
-        if !self.config.is_stable() || (strict && !self.keys.values().all(everywhere)) {
+        if !self.config.is_stable() || (strict && !self.keys.all_fresh()) {
             return;
         }
-        let quorum = |holders: &BTreeSet<NodeId>| self.config.quorum(holders, context.rules);
-        let due = |held: &Held| {
-            let settled = held.confirmed && held.flight.is_none() && held.queue.is_empty() && quorum(&held.holders);
-            settled && held.register.is_tombstone() && context.now.since(held.touched) >= context.settings.purge_after
+        let flying = self.flights.keys().next().map(|seq| Version { ballot: self.ballot, seq: *seq });
+        let oldest = flying.into_iter().chain(self.keys.oldest_lacked()).min();
+        let everywhere = |held: &Held| {
+            let members = self.roster.all();
+            if strict {
+                members.without(held.holders).is_empty()
+            } else {
+                self.roster.quorum(held.holders, context.rules)
+            }
         };
-        let due: Vec<Key> = self.keys.iter().filter(|(_, held)| due(held)).map(|(key, _)| key.clone()).collect();
-        for key in due {
-            let Some(version) = self.keys.remove(&key).and_then(|held| held.version) else { continue };
-            for node in &members {
+        let old_enough = |touched: &Instant| context.now.since(*touched) >= context.settings.purge_after;
+        let due = self.keys.tombstones().take_while(|(touched, _)| old_enough(touched)).map(|(_, key)| key);
+        let due = due.filter_map(|key| self.keys.get(key).map(|held| (key, held)));
+        let due = due.filter(|(key, held)| everywhere(held) && !self.work.contains_key(*key));
+        let due = due.filter(|(_, held)| !strict || oldest.is_none_or(|oldest| held.version < oldest));
+        let due: Vec<(Key, Version)> = due.map(|(key, held)| (key.clone(), held.version)).collect();
+        for (key, version) in due {
+            self.keys.remove(&key);
+            for node in self.roster.nodes() {
                 let (ballot, key) = (self.ballot, key.clone());
                 context.outbox.send(*node, Message::Purge { ballot, key, version });
             }

@@ -69,18 +69,31 @@ impl World {
                     self.network.block(a, b);
                 }
             }
+            Fault::HandOver => {
+                let node = self.victim(true);
+                if self.leader() == Some(node) {
+                    self.outcome.count("hand-overs");
+                    self.input(node, Input::HandOver)?;
+                }
+            }
             Fault::Heal => self.network.heal(),
             Fault::Disk { micros } => {
                 self.outcome.count("disk stalls");
                 self.disk_micros = micros;
             }
+            Fault::Full { leader, full: true } => {
+                let node = self.victim(leader);
+                self.outcome.count("disks full");
+                self.fill(node, true)?;
+            }
+            Fault::Full { full: false, .. } => nodes.into_iter().try_for_each(|node| self.fill(node, false))?,
             Fault::Want { nodes: wanted, absent } => {
                 self.wanted = wanted;
                 if absent {
                     self.cut_off_newcomers();
                 }
                 for node in nodes {
-                    self.input(node, Input::Wanted { nodes: self.wanted.clone() })?;
+                    self.input(node, self.want())?;
                 }
             }
         }
@@ -99,6 +112,13 @@ impl World {
         }
     }
 
+    fn fill(&mut self, node: NodeId, full: bool) -> Result<(), Violation> {
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.full = full;
+        }
+        self.input(node, Input::ReadOnly(full))
+    }
+
     pub(super) fn crash(&mut self, node: NodeId, down_micros: u64) {
         let tail = [Tail::Kept, Tail::Lost, Tail::Torn][usize::try_from(self.random.below(3)).unwrap_or_default()];
         let Some(machine) = self.machines.get_mut(&node) else { return };
@@ -114,6 +134,8 @@ impl World {
         self.calm = true;
         self.network.heal();
         self.disk_micros = 0;
+        let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
+        nodes.into_iter().try_for_each(|node| self.fill(node, false))?;
         let down: Vec<NodeId> =
             self.machines.values().filter(|machine| machine.slot.is_none()).map(|machine| machine.id).collect();
         down.into_iter().try_for_each(|node| self.start(node))

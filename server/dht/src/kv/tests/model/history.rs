@@ -50,7 +50,9 @@ impl History {
         self.operations[number].0 = match reply {
             Ok(answer) => Fate::Done(answer),
             Err(Refusal::Unknown { .. } | Refusal::Superseded) => Fate::Open,
-            Err(Refusal::Redirect { .. } | Refusal::Busy | Refusal::Unavailable) => Fate::Refused,
+            Err(
+                Refusal::Redirect { .. } | Refusal::Busy | Refusal::Unavailable | Refusal::ReadOnly | Refusal::TooLarge,
+            ) => Fate::Refused,
         };
     }
 

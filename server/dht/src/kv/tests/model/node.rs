@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Scope;
+use crate::kv::election::Candidate;
 use crate::kv::slot::Role;
 use crate::kv::*;
 use crate::{Ballot, Instant, NodeId, Random, Version};
@@ -19,9 +20,10 @@ fn settings() -> Settings {
         heartbeat: at_once,
         sticky: at_once,
         election: at_once,
+        candidacy: never,
         step_down: never,
         purge_after: never,
-        hold_off: at_once,
+        retry_after: at_once,
         abort_after: at_once,
         ..Settings::default()
     }
@@ -42,6 +44,9 @@ pub(super) struct Node {
     pub(super) slot: Slot,
     /// Shared, like all that most steps leave as it is: the search is as fast as states are copied.
     log: Vec<Arc<Entry>>,
+    /// What is not on the disk yet.
+    tail: Vec<Arc<Entry>>,
+    lags: bool,
     /// What the log comes to by the true rules.
     pub(super) image: Arc<Durable>,
     digest: u64,
@@ -54,9 +59,11 @@ impl Node {
         let random = Random::seeded(0);
         let entries = log.iter().map(|entry| Entry::clone(entry));
         let slot = Slot::new(id, settings(), scope.rules, random, NOW, entries);
-        let mut node = Self { slot, log, image: Arc::new(image), digest: 0 };
+        let lags = scope.slow.contains(&id);
+        let mut node = Self { slot, log, tail: Vec::new(), lags, image: Arc::new(image), digest: 0 };
         if let Some(nodes) = scope.wanted.clone() {
-            node.slot.handle_input(NOW, Input::Wanted { nodes });
+            node.slot.handle_input(NOW, Input::Permit { may_change: false });
+            node.slot.handle_input(NOW, Input::Wanted { nodes, hold_off: Duration::ZERO });
         }
         node.seal();
         node
@@ -78,27 +85,44 @@ impl Node {
         let leads = matches!(self.slot.role, Role::Leader(_));
         let now = if matches!(input, Input::Timeout) && !leads { Instant::FAR } else { NOW };
         self.slot.handle_input(now, input);
-        let mut tail = Vec::new();
+        self.drain(fate, &mut out)
+    }
+
+    /// What was appended so far reaches the disk.
+    pub(super) fn sync(&mut self, mut out: impl FnMut(&Self, Output)) {
+        self.persist();
+        self.drain(Fate::Lives, &mut out);
+    }
+
+    fn persist(&mut self) {
+        let image = Arc::make_mut(&mut self.image);
+        self.tail.iter().for_each(|entry| image.apply(entry));
+        self.log.append(&mut self.tail);
+        let upto = u64::try_from(self.log.len()).unwrap();
+        self.slot.handle_input(NOW, Input::Persisted { upto });
+    }
+
+    fn drain(&mut self, fate: Fate, out: &mut impl FnMut(&Self, Output)) -> Option<()> {
         loop {
             match self.slot.poll_output() {
                 Output::Append { position, entry } => {
                     out(self, Output::Append { position, entry: entry.clone() });
-                    tail.push(Arc::new(entry));
+                    self.tail.push(Arc::new(entry));
                 }
-                Output::Timeout(_) if tail.is_empty() => return (fate == Fate::Lives).then(|| self.seal()),
-                Output::Timeout(_) => {
-                    if fate == Fate::LosesTail {
-                        return Some(());
-                    }
-                    let image = Arc::make_mut(&mut self.image);
-                    tail.iter().for_each(|entry| image.apply(entry));
-                    self.log.append(&mut tail);
-                    let upto = u64::try_from(self.log.len()).unwrap();
-                    self.slot.handle_input(NOW, Input::Persisted { upto });
+                Output::Timeout(_) if fate == Fate::LosesTail => return (!self.tail.is_empty()).then_some(()),
+                Output::Timeout(_) if self.lags || self.tail.is_empty() => {
+                    self.seal();
+                    return Some(());
                 }
+                Output::Timeout(_) => self.persist(),
                 output @ (Output::Transmit { .. } | Output::Reply { .. }) => out(self, output),
             }
         }
+    }
+
+    /// Whether something is not on its disk yet.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.tail.is_empty()
     }
 
     /// Notes what of the node decides about anything to come: not its clock, nor its random numbers, nor how its disk came
@@ -106,13 +130,19 @@ impl Node {
     fn seal(&mut self) {
         let mut hasher = DefaultHasher::new();
         for durable in [&*self.image, self.slot.state()] {
-            let Durable { promise, config, chosen, tenure, registers, mark, .. } = durable;
-            (promise, config, chosen, tenure, registers, mark).hash(&mut hasher);
+            let Durable { promise, config, chosen, tenure, registers, seq, mark, .. } = durable;
+            (promise, config, chosen, tenure, registers, seq, mark).hash(&mut hasher);
         }
         (self.slot.counter_seen, self.slot.blocked_since.is_some()).hash(&mut hasher);
+        if self.is_behind() {
+            (&self.tail, &self.slot.outbox, self.slot.acceptor.promise_position).hash(&mut hasher);
+        }
         match &self.slot.role {
             Role::Follower => 0.hash(&mut hasher),
-            Role::Candidate(candidate) => (1, candidate.ballot, &candidate.asked, &candidate.reports).hash(&mut hasher),
+            Role::Candidate(candidate) => {
+                let Candidate { ballot, asked, reports, readings, .. } = candidate;
+                (1, ballot, asked, reports, readings).hash(&mut hasher);
+            }
             Role::Leader(leader) => (2, leader).hash(&mut hasher),
         }
         self.digest = hasher.finish();
@@ -128,19 +158,11 @@ impl Node {
             config.version < durable.config.version || (config.version == durable.config.version && durable.chosen)
         };
         match message {
-            Message::Prepare { ballot } => {
-                let asks = matches!(&sender.slot.role, Role::Candidate(candidate) if candidate.ballot == *ballot);
-                refuses(ballot) || !asks
-            }
-            Message::Promise { ballot, .. } => {
-                !matches!(&self.slot.role, Role::Candidate(candidate) if candidate.ballot == *ballot)
-            }
+            Message::Prepare { ballot, .. } => refuses(ballot) || !sender.campaigns(*ballot),
+            Message::Fetch { ballot, .. } => !sender.campaigns(*ballot),
+            Message::Promise { ballot, .. } | Message::Held { ballot, .. } => !self.campaigns(*ballot),
             Message::Nack { ballot, config, chosen, .. } => {
-                let hurts = match &self.slot.role {
-                    Role::Follower => false,
-                    Role::Candidate(candidate) => candidate.ballot == *ballot,
-                    Role::Leader(leader) => leader.ballot == *ballot,
-                };
+                let hurts = self.campaigns(*ballot) || self.ballot_led() == Some(*ballot);
                 !hurts && (!chosen || known(config))
             }
             Message::Accept { ballot, key, version, .. } => {
@@ -148,6 +170,7 @@ impl Node {
                 refuses(ballot) || (held && !sender.waits_for_write(*ballot, key, *version))
             }
             Message::Accepted { ballot, key, version } => !self.waits_for_write(*ballot, key, *version),
+            Message::Behind { ballot, .. } | Message::Full { ballot } => self.ballot_led() != Some(*ballot),
             Message::AcceptConfig { ballot, config } => {
                 let held = *ballot == durable.promise && config.version <= durable.config.version;
                 refuses(ballot) || (held && !sender.waits_for_config(*ballot, config.version))
@@ -155,9 +178,13 @@ impl Node {
             Message::ConfigAccepted { ballot, version } => !self.waits_for_config(*ballot, *version),
             Message::Confirm { ballot, .. } => refuses(ballot) || !sender.waits_to_read(*ballot),
             Message::Confirmed { ballot, .. } => !self.waits_to_read(*ballot),
-            Message::Purge { .. } => false,
+            Message::Purge { .. } | Message::Succeed { .. } => false,
             Message::Learn { config } => known(config),
         }
+    }
+
+    fn campaigns(&self, ballot: Ballot) -> bool {
+        matches!(&self.slot.role, Role::Candidate(candidate) if candidate.ballot == ballot)
     }
 
     pub(super) fn is_candidate(&self) -> bool {
@@ -192,7 +219,7 @@ impl Node {
 
     fn waits_for_write(&self, ballot: Ballot, key: &Key, version: Version) -> bool {
         let Role::Leader(leader) = &self.slot.role else { return false };
-        let flight = leader.keys.get(key).and_then(|held| held.flight.as_ref());
+        let flight = leader.work.get(key).and_then(|work| work.flight.as_ref());
         leader.ballot == ballot && flight.is_some_and(|flight| flight.version == version)
     }
 

@@ -30,10 +30,12 @@ pub(super) enum Cause {
     Arrives(Arc<Envelope>),
     /// Nothing was heard of a leader for long enough.
     Campaigns,
-    /// A leader does what it does from time to time.
-    Beats,
+    /// A leader is let change the members, or finds that a change goes on for too long.
+    Changes,
     /// A client asks.
     Hears(usize),
+    /// What was appended reaches the disk, where that takes its time.
+    Syncs,
     /// It crashes and starts again.
     Crashes,
 }
@@ -54,7 +56,7 @@ pub(super) struct World {
     network: Vec<Arc<Envelope>>,
     pub(super) campaigns: u8,
     pub(super) crashes: u8,
-    /// Beats left: to begin a change of members, and to undo one.
+    /// How often a leader may begin a change of members, and undo one.
     pub(super) changes: u8,
     pub(super) aborts: u8,
     pub(super) history: Arc<History>,
@@ -131,13 +133,16 @@ impl World {
         for (at, node) in self.nodes.iter().enumerate() {
             let leader = node.slot.leads();
             let member = node.slot.state().config.contains(node.slot.me);
+            if node.is_behind() {
+                steps.push(Step { at, cause: Cause::Syncs, fate: Fate::Lives });
+            }
             if self.campaigns > 0 && scope.proposers.contains(&node.slot.me) && member && !node.leads() {
                 causes.push((at, Cause::Campaigns));
             }
             if leader.is_some_and(|config| config.is_stable() && scope.wants_other_than(config)) && self.changes > 0
                 || node.is_joint_leader() && self.aborts > 0
             {
-                causes.push((at, Cause::Beats));
+                causes.push((at, Cause::Changes));
             }
             for number in (0..scope.script.len()).filter(|number| leader.is_some() && self.history.is_idle(*number)) {
                 causes.push((at, Cause::Hears(number)));
@@ -171,16 +176,20 @@ impl World {
                 }
                 Input::Timeout
             }
-            Cause::Beats => {
+            Cause::Changes => {
                 let left = if node.is_joint_leader() { &mut next.aborts } else { &mut next.changes };
                 *left -= 1;
-                Input::Timeout
+                Input::Permit { may_change: true }
             }
             Cause::Hears(number) => {
                 Arc::make_mut(&mut next.history).asked(*number);
                 let op = OpId { client: u64::try_from(*number).unwrap(), number: 1 };
                 let request = Request { key: KEY.to_vec(), op, operation: scope.script[*number].clone() };
                 Input::Request { id: RequestId(op.client), request }
+            }
+            Cause::Syncs => {
+                node.sync(|node, output| next.note(step.at, node, self.nodes[step.at].config_led(), output));
+                return Some(next.settled(self, scope, step.at, node));
             }
             Cause::Crashes => {
                 next.crashes -= 1;
@@ -195,15 +204,19 @@ impl World {
             next.crashes -= 1;
             node = node.restart(scope);
         }
-        next.nodes[step.at] = Arc::new(node);
-        next.forget_outdated(scope);
-        if !Arc::ptr_eq(&next.chosen, &self.chosen) {
-            next.check_chain();
+        Some(next.settled(self, scope, step.at, node))
+    }
+
+    fn settled(mut self, before: &Self, scope: &Scope, at: usize, node: Node) -> Self {
+        self.nodes[at] = Arc::new(node);
+        self.forget_outdated(scope);
+        if !Arc::ptr_eq(&self.chosen, &before.chosen) {
+            self.check_chain();
         }
-        if !Arc::ptr_eq(&next.history, &self.history) && !next.history.is_linearizable(&scope.script) {
-            next.lapse = Some(Lapse::Order);
+        if !Arc::ptr_eq(&self.history, &before.history) && !self.history.is_linearizable(&scope.script) {
+            self.lapse = Some(Lapse::Order);
         }
-        Some(next)
+        self
     }
 
     fn note(&mut self, at: usize, node: &Node, led: Option<&Config>, output: Output) {

@@ -7,7 +7,7 @@ use specter_dht::kv::{
     Answer, Config, Entry, Input, Key, Message, OpId, Operation, Output, Refusal, Request, RequestId, Rules, Settings,
     Slot,
 };
-use specter_dht::{Instant, NodeId, Random};
+use specter_dht::{Ballot, Instant, NodeId, Random, Version};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -51,10 +51,11 @@ fn settings() -> Settings {
         election: millis(400),
         step_down: millis(3000),
         purge_after: millis(1000),
-        hold_off: millis(0),
+        retry_after: millis(0),
         abort_after: millis(1000),
         // So narrow that whatever takes a place without need shows.
-        transfer_window: 1,
+        transfer_bytes: 1,
+        page_bytes: 1,
         ..Settings::default()
     }
 }
@@ -166,6 +167,16 @@ impl Stage {
         self.nodes[&id].slot.leads().is_some()
     }
 
+    /// Whether a node leads the slot through a change of members.
+    pub(crate) fn is_changing(&self, id: u64) -> bool {
+        self.nodes[&id].slot.is_changing()
+    }
+
+    /// What a node has promised.
+    pub(crate) fn ballot(&self, id: u64) -> Ballot {
+        self.nodes[&id].slot.state().promise
+    }
+
     /// The members of the configuration a node has accepted, and whether that is stable.
     pub(crate) fn config(&self, id: u64) -> &Config {
         &self.nodes[&id].slot.state().config
@@ -174,6 +185,16 @@ impl Stage {
     /// What a node holds of a key.
     pub(crate) fn holds(&self, id: u64, key: &str) -> bool {
         self.nodes[&id].slot.state().registers.contains_key(key.as_bytes())
+    }
+
+    /// Which value a node holds of a key.
+    pub(crate) fn held(&self, id: u64, key: &str) -> Option<Version> {
+        self.nodes[&id].slot.state().registers.get(key.as_bytes()).map(|(version, _)| *version)
+    }
+
+    /// How many entries a node's log has.
+    pub(crate) fn appended(&self, id: u64) -> usize {
+        self.nodes[&id].log.len()
     }
 
     /// A node loses what its disk has not synced, and starts again.
@@ -188,7 +209,7 @@ impl Stage {
     pub(crate) fn want(&mut self, ids: &[u64]) {
         let nodes: Vec<NodeId> = ids.iter().copied().map(NodeId::from).collect();
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
-            self.input(id, Input::Wanted { nodes: nodes.clone() });
+            self.input(id, Input::Wanted { nodes: nodes.clone(), hold_off: Duration::ZERO });
         }
     }
 
@@ -206,6 +227,11 @@ impl Stage {
         let op = OpId { client: 1, number };
         let request = Request { key: Key::from(key), op, operation };
         self.input(id, Input::Request { id: RequestId(number), request });
+    }
+
+    /// What a copy came to.
+    pub(crate) fn reply(&self, number: u64) -> Option<&Result<Answer, Refusal>> {
+        self.replies.get(&number)
     }
 
     /// Writes and expects success.

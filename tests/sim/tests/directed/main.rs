@@ -1,0 +1,7 @@
+//! Slots moved by hand through what chance hardly ever brings about.
+
+mod changes;
+mod cost;
+mod reading;
+mod rules;
+mod stage;
