@@ -41,7 +41,7 @@ impl Invariants {
                 let (node, held) = (machine.id, machine.image.promise);
                 Err(Violation::PromiseFell(format!("{node} promised {ballot} after {held}")))
             }
-            Entry::Promise(_) | Entry::Config { .. } => Ok(()),
+            Entry::Promise(_) | Entry::Config { .. } | Entry::Lost { .. } => Ok(()),
             Entry::Accept { key, version, register } => {
                 let mut hash = Trace::default();
                 hash.feed(register);
@@ -82,7 +82,10 @@ impl Invariants {
         if self.purged.get(key).is_some_and(|purged| *purged >= version) {
             return Ok(());
         }
-        let holds = |machine: &&Machine| machine.image.registers.get(key).is_some_and(|(held, _)| *held >= version);
+        // What one disk has lost is within what the slot must bear.
+        let lost = |machine: &Machine| machine.image.lost.get(key).copied();
+        let held = |machine: &Machine| machine.image.registers.get(key).map(|(held, _)| *held).or(lost(machine));
+        let holds = |machine: &&Machine| held(machine).is_some_and(|held| held >= version);
         let holders: BTreeSet<NodeId> = machines.values().filter(holds).map(|machine| machine.id).collect();
         // What was written before a joint configuration reaches its new side with the transfer.
         let new = config.new.as_ref().filter(|_| version > config.version);

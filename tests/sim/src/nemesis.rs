@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     Disk { micros: u64 },
     /// The disk of one node has no room, or those of all have some again.
     Full { leader: bool, full: bool },
+    /// A node finds that its disk has lost a value.
+    Lose { leader: bool, which: u64 },
     /// The ring wants these members; those that are new cannot be reached when they are said to be absent.
     Want { nodes: Vec<NodeId>, absent: bool },
 }
@@ -47,7 +49,8 @@ pub(crate) fn draw(swarm: &Swarm, random: &mut Random) -> Option<Fault> {
             let bridge = random.chance(300).then(|| NodeId::from(random.below(swarm.nodes)));
             Some(Fault::Split { mask: random.next_u64(), bridge })
         }
-        62..78 if faults.partition => Some(Fault::Heal),
+        62..76 if faults.partition => Some(Fault::Heal),
+        76..78 if faults.lose => Some(Fault::Lose { leader, which: random.next_u64() }),
         78..80 if faults.slow_disk => Some(Fault::Full { leader, full: random.chance(600) }),
         80..83 if faults.slow_disk => {
             let micros = if random.chance(600) { 0 } else { random.between(20_000, 400_000) };
@@ -64,7 +67,8 @@ pub(crate) fn draw(swarm: &Swarm, random: &mut Random) -> Option<Fault> {
 /// Some nodes, mostly as many as the slot began with.
 fn draw_members(swarm: &Swarm, random: &mut Random) -> Vec<NodeId> {
     let mut all: Vec<NodeId> = (0..swarm.nodes).map(NodeId::from).collect();
-    let count = if random.chance(800) { swarm.replicas } else { random.between(1, swarm.nodes.min(5)) };
+    let fewest = if swarm.faults.lose { 3 } else { 1 };
+    let count = if random.chance(800) { swarm.replicas } else { random.between(fewest, swarm.nodes.min(5)) };
     let mut nodes: Vec<NodeId> = Vec::new();
     for _ in 0..count {
         let index = usize::try_from(random.below(all.len() as u64)).unwrap_or_default();

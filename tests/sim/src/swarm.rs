@@ -25,6 +25,8 @@ pub struct Faults {
     pub slow_disk: bool,
     /// The ring wants other members.
     pub reconfigure: bool,
+    /// Disks lose single values, one node's at a time.
+    pub lose: bool,
 }
 
 /// The shape of a world.
@@ -108,6 +110,7 @@ impl Swarm {
                 partition: random.chance(700),
                 slow_disk: random.chance(300),
                 reconfigure: random.chance(700),
+                lose: false,
             },
             fault_gap_micros: [(20_000, 200_000), (100_000, 1_000_000), (300_000, 3_000_000)][pick(random, 3)],
             delay_micros: (200, slowest),
@@ -119,7 +122,10 @@ impl Swarm {
             keys: random.between(1, 6),
         };
         // Drawn last, so that what a seed means otherwise stays as it was.
+        // Of fewer than three none can do without the vote of one that has lost something.
+        swarm.faults.lose = random.chance(400) && replicas >= 3;
         swarm.settings.page_bytes = pick(random, 1000);
+        swarm.settings.audit_after = millis(random.between(300, 5000));
         swarm.settings.candidacy = millis(random.between(500, 8000));
         swarm
     }

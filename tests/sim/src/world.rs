@@ -298,6 +298,7 @@ impl World {
                 match &entry {
                     Entry::Promise(ballot) if ballot.node == node => self.outcome.count("candidacies"),
                     Entry::Purge { .. } => self.outcome.count("purges"),
+                    Entry::Lost { .. } => self.outcome.count("values lost"),
                     Entry::Promise(_) | Entry::Accept { .. } | Entry::Config { .. } => {}
                 }
                 self.invariants.appended(machine, &entry)?;

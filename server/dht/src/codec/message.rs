@@ -2,7 +2,7 @@
 
 use super::{Bounded, check_key, check_number, check_seq, ensure};
 use crate::kv::limits::KEYS_MAX;
-use crate::kv::{Message, Report};
+use crate::kv::{Digest, Message, Report};
 use crate::{Ballot, Version};
 
 impl Bounded for Message {
@@ -16,7 +16,7 @@ impl Bounded for Message {
                 ballot.check()?;
                 report.check()
             }
-            Self::Fetch { ballot, after } => {
+            Self::Fetch { ballot, after } | Self::List { ballot, after } => {
                 ballot.check()?;
                 after.as_ref().map_or(Ok(()), check_key)
             }
@@ -64,10 +64,19 @@ impl Bounded for Message {
                 ballot.check()?;
                 check_number(*round)
             }
-            Self::Confirmed { ballot, round, known, full: _ } => {
+            Self::Confirmed { ballot, round, known, full: _, digest } => {
                 ballot.check()?;
                 check_number(*round)?;
-                known.check()
+                known.check()?;
+                digest.check()
+            }
+            Self::Listed { ballot, after, versions, more: _ } => {
+                ballot.check()?;
+                after.as_ref().map_or(Ok(()), check_key)?;
+                versions.iter().try_for_each(|(key, version)| {
+                    check_key(key)?;
+                    check_written_by(*ballot, *version)
+                })
             }
             Self::Full { ballot } | Self::Succeed { ballot } => ballot.check(),
             Self::Learn { config } => config.check(),
@@ -88,6 +97,13 @@ impl Bounded for Report {
         tenure.check()?;
         mark.check()?;
         check_seq(*seq)?;
-        ensure(digest.keys <= KEYS_MAX, "a member holds more keys than a slot has")
+        digest.check()
+    }
+}
+
+impl Bounded for Digest {
+    fn check(&self) -> Result<(), &'static str> {
+        let Self { keys, hash: _ } = self;
+        ensure(*keys <= KEYS_MAX, "a member holds more keys than a slot has")
     }
 }

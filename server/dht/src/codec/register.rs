@@ -40,7 +40,7 @@ impl Bounded for Entry {
                 register.check()
             }
             Self::Config { config, chosen: _ } => config.check(),
-            Self::Purge { key, version } => {
+            Self::Purge { key, version } | Self::Lost { key, version } => {
                 check_key(key)?;
                 version.check()
             }

@@ -174,7 +174,7 @@ fn numbers_that_somebody_counts_on_from_leave_room() {
     assert_bound(&ballot(COUNTER_MAX), &ballot(COUNTER_MAX + 1));
     let seq = |seq| Entry::Purge { key: Vec::new(), version: version(1, seq) };
     assert_bound(&seq(SEQ_MAX), &seq(SEQ_MAX + 1));
-    let round = |round| Message::Confirmed { ballot: Ballot::default(), round, known: None, full: false };
+    let round = |round| Message::Confirmed { ballot: Ballot::default(), round, known: None, full: false, digest: None };
     assert_bound(&round(NUMBER_MAX), &round(NUMBER_MAX + 1));
     let life = |incarnation| Peer { incarnation, ..peer() };
     assert_bound(&life(NUMBER_MAX), &life(u64::MAX));

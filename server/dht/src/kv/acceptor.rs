@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kv::outbox::Outbox;
-use crate::kv::{Config, Durable, Entry, Key, Message, Register, Report, Rule, Rules};
+use crate::kv::{Config, Durable, Entry, Key, Message, Register, Registers, Report, Rule, Rules};
 use crate::{Ballot, Instant, NodeId, Version};
 
 /// The voting half of a slot.
@@ -53,6 +53,9 @@ impl Acceptor {
             return;
         }
         let durable = &self.durable;
+        if !self.is_whole() {
+            return;
+        }
         // Who is out but does not know it would otherwise unseat leaders for ever.
         let omitted = durable.chosen && durable.config.is_stable() && !durable.config.contains(from);
         if ballot < durable.promise || (omitted && self.is_member()) {
@@ -86,22 +89,49 @@ impl Acceptor {
         if ballot != durable.promise {
             return false;
         }
-        let mut rest = durable
-            .registers
-            .range::<Key, _>((after.as_ref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
-        let (mut registers, mut left) = (Vec::new(), size);
-        let more = loop {
-            let Some((key, (version, register))) = rest.next() else { break false };
-            let size = key.len() + register.size();
-            if size > left && !registers.is_empty() {
-                break true;
-            }
-            left = left.saturating_sub(size);
-            registers.push((key.clone(), *version, Arc::clone(register)));
-        };
+        let size_of = |key: &Key, register: &Register| key.len() + register.size();
+        let (registers, more) = page(&durable.registers, after.as_ref(), size, size_of);
+        let registers = registers.into_iter().map(|(key, (version, register))| (key, version, register)).collect();
         let tenure = durable.tenure;
         outbox.send_after(outbox.position(), from, Message::Held { ballot, tenure, after, registers, more });
         true
+    }
+
+    /// Tells the leader which values of its keys this member holds.
+    pub(crate) fn list(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        ballot: Ballot,
+        after: Option<Key>,
+        size: usize,
+        outbox: &mut Outbox,
+    ) {
+        if !self.follow(now, from, ballot, outbox) {
+            return;
+        }
+        let (registers, more) = page(&self.durable.registers, after.as_ref(), size, |key, _| key.len() + 32);
+        let mut versions: Vec<_> = registers.into_iter().map(|(key, (version, _))| (key, version)).collect();
+        let last = versions.last().map(|(key, _)| key.clone()).filter(|_| more);
+        let lost = self.durable.lost.keys().filter(|key| Some(*key) > after.as_ref());
+        let lost = lost.filter(|key| last.as_ref().is_none_or(|last| *key < last));
+        versions.extend(lost.map(|key| (key.clone(), Version::default())));
+        versions.sort_unstable();
+        outbox.send_after(outbox.position(), from, Message::Listed { ballot, after, versions, more });
+    }
+
+    /// A value can no longer be read from the disk. Says whether it was one that this member holds.
+    pub(crate) fn forget(&mut self, key: &Key, outbox: &mut Outbox) -> bool {
+        let Some((version, _)) = self.durable.registers.get(key) else { return false };
+        let (key, version) = (key.clone(), *version);
+        self.append(Entry::Lost { key, version }, outbox);
+        true
+    }
+
+    /// Whether this member holds all that it ever accepted. Who does not has no say in who leads: it could not tell the
+    /// candidate of a value that nobody else may have.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.durable.lost.is_empty() || !self.rules.keeps(Rule::VoteWhole)
     }
 
     /// A3.
@@ -140,6 +170,7 @@ impl Acceptor {
             // A copy: the answer may have been lost.
             Some((held, _)) if *held == version => {}
             None if version <= self.durable.mark => return,
+            None if self.durable.lost.get(&key).is_some_and(|lost| version < *lost) => return,
             Some(_) | None => self.append(Entry::Accept { key: key.clone(), version, register }, outbox),
         }
         outbox.send_after(outbox.position(), from, Message::Accepted { ballot, key, version });
@@ -173,17 +204,15 @@ impl Acceptor {
     pub(crate) fn confirm(&mut self, now: Instant, from: NodeId, ballot: Ballot, round: u64, outbox: &mut Outbox) {
         if self.follow(now, from, ballot, outbox) {
             let known = self.durable.chosen.then_some(self.durable.config.version);
-            outbox.send_after(
-                self.promise_position,
-                from,
-                Message::Confirmed { ballot, round, known, full: self.full },
-            );
+            let (full, digest) = (self.full, self.durable.lost.is_empty().then_some(self.durable.digest));
+            outbox.send_after(self.promise_position, from, Message::Confirmed { ballot, round, known, full, digest });
         }
     }
 
     /// A7.
     pub(crate) fn purge(&mut self, ballot: Ballot, key: Key, version: Version, outbox: &mut Outbox) {
-        let held = self.durable.registers.get(&key).is_some_and(|(held, _)| *held == version);
+        let held = self.durable.registers.get(&key).map(|(held, _)| held).or(self.durable.lost.get(&key));
+        let held = held.is_some_and(|held| *held == version);
         if held && ballot >= self.durable.promise {
             self.append(Entry::Purge { key, version }, outbox);
         }
@@ -230,4 +259,28 @@ impl Acceptor {
         }
         self
     }
+}
+
+/// Some keys in order, with what is held of them.
+type Part = Vec<(Key, (Version, Arc<Register>))>;
+
+/// Of what is held the next part after a key: as much as goes into so many bytes, and one value at least. Says whether
+/// there is more.
+fn page(
+    registers: &Registers,
+    after: Option<&Key>,
+    size: usize,
+    size_of: impl Fn(&Key, &Register) -> usize,
+) -> (Part, bool) {
+    let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let (mut page, mut left) = (Vec::new(), size);
+    for (key, held) in registers.range::<Key, _>((after, Bound::Unbounded)) {
+        let size = size_of(key, &held.1);
+        if size > left && !page.is_empty() {
+            return (page, true);
+        }
+        left = left.saturating_sub(size);
+        page.push((key.clone(), held.clone()));
+    }
+    (page, false)
 }

@@ -28,6 +28,13 @@ pub enum Entry {
         /// Whether a quorum is known to have accepted it.
         chosen: bool,
     },
+    /// A value that had been accepted can no longer be read from the disk.
+    Lost {
+        /// Of which key.
+        key: Key,
+        /// Which value of the key.
+        version: Version,
+    },
     /// A tombstone was dropped.
     Purge {
         /// Of which key.
@@ -57,6 +64,8 @@ pub struct Durable {
     pub registers: Registers,
     /// The same in a few bytes.
     pub digest: Digest,
+    /// What was accepted and is lost, until it or something newer is accepted again.
+    pub lost: BTreeMap<Key, Version>,
     /// The highest place of any value ever held.
     pub seq: u64,
     /// Of keys that are not held, nothing up to this version is accepted: it was wiped or purged.
@@ -75,6 +84,7 @@ impl Durable {
             tenure: None,
             registers: BTreeMap::new(),
             digest: Digest::default(),
+            lost: BTreeMap::new(),
             seq: 0,
             mark: Version::default(),
         }
@@ -90,6 +100,7 @@ impl Durable {
                     self.digest.remove(key, known);
                 }
                 self.digest.add(key, *version);
+                self.lost.remove(key);
                 self.seq = self.seq.max(version.seq);
             }
             Entry::Config { config, chosen } => {
@@ -97,7 +108,14 @@ impl Durable {
                 self.chosen = *chosen;
                 self.settle_tenure();
             }
+            Entry::Lost { key, version } => {
+                if let Some((known, _)) = self.registers.remove(key) {
+                    self.digest.remove(key, known);
+                }
+                self.lost.insert(key.clone(), *version);
+            }
             Entry::Purge { key, version } => {
+                self.lost.remove(key);
                 if let Some((known, _)) = self.registers.remove(key) {
                     self.digest.remove(key, known);
                 }
@@ -119,6 +137,7 @@ impl Durable {
         if since.is_some() || known_out {
             if self.rules.keeps(Rule::Tenure) {
                 self.registers.clear();
+                self.lost.clear();
                 self.digest = Digest::default();
                 self.mark = self.mark.max(self.config.version);
             }

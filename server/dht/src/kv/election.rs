@@ -42,7 +42,8 @@ impl Slot {
     /// crash must not be used twice.
     pub(crate) fn campaign(&mut self, now: Instant, instead_of: Option<Ballot>) {
         let highest = self.counter_seen.max(self.acceptor.durable.promise.counter);
-        let Some(counter) = highest.checked_add(1) else { return self.postpone_election(now) };
+        let counter = highest.checked_add(1).filter(|_| self.acceptor.is_whole());
+        let Some(counter) = counter else { return self.postpone_election(now) };
         let ballot = Ballot { counter, node: self.me };
         self.counter_seen = counter;
         self.postpone_election(now);

@@ -15,9 +15,11 @@ impl Message {
             | Self::Behind { .. }
             | Self::Full { .. }
             | Self::ConfigAccepted { .. }
+            | Self::Listed { .. }
             | Self::Confirmed { .. } => true,
             Self::Prepare { .. }
             | Self::Fetch { .. }
+            | Self::List { .. }
             | Self::Accept { .. }
             | Self::AcceptConfig { .. }
             | Self::Confirm { .. }
@@ -42,7 +44,9 @@ impl Slot {
             Message::Prepare { ballot, .. } | Message::Confirm { ballot, .. } | Message::Succeed { ballot } => {
                 leads(*ballot)
             }
-            Message::Fetch { ballot, after } => leads(*ballot) && after.as_ref().is_none_or(is_key),
+            Message::Fetch { ballot, after } | Message::List { ballot, after } => {
+                leads(*ballot) && after.as_ref().is_none_or(is_key)
+            }
             Message::Accept { ballot, key, version, register, config } => {
                 leads(*ballot) && is_key(key) && value(*version, *ballot) && value(*config, *ballot) && register.fits()
             }
@@ -61,6 +65,10 @@ impl Slot {
                     .all(|(key, version, register)| is_key(key) && value(*version, *ballot) && register.fits());
                 let size: usize = registers.iter().map(|(key, _, register)| key.len() + register.size()).sum();
                 answers(*ballot) && after.as_ref().is_none_or(is_key) && fits && size <= BACKLOG_MAX
+            }
+            Message::Listed { ballot, after, versions, .. } => {
+                let fits = versions.iter().all(|(key, version)| is_key(key) && value(*version, *ballot));
+                answers(*ballot) && after.as_ref().is_none_or(is_key) && fits && versions.len() as u64 <= KEYS_MAX
             }
             Message::Nack { ballot, promised, config, .. } => answers(*ballot) && near(*promised) && known(config),
             Message::Accepted { ballot, .. }

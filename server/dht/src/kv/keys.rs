@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::kv::roster::{Nodes, Roster};
-use crate::kv::{Key, Register};
+use crate::kv::{Digest, Key, Register};
 use crate::{Instant, Version};
 
 /// What is settled about a key.
@@ -36,6 +36,7 @@ pub(crate) struct Keys {
     tombstones: BTreeSet<(Instant, Key)>,
     members: Nodes,
     joint_since: Option<Version>,
+    digest: Digest,
 }
 
 impl Keys {
@@ -48,7 +49,9 @@ impl Keys {
             tombstones: BTreeSet::new(),
             members: Nodes::default(),
             joint_since: None,
+            digest: Digest::default(),
         };
+        keys.table.iter().for_each(|(key, held)| keys.digest.add(key, held.version));
         keys.index_all(roster);
         keys
     }
@@ -65,11 +68,30 @@ impl Keys {
     pub(crate) fn put(&mut self, key: &Key, held: Held) {
         if let Some(known) = self.table.get_mut(key) {
             let known = std::mem::replace(known, held.clone());
+            self.digest.remove(key, known.version);
             self.leave_indices(key, &known);
         } else {
             self.table.insert(key.clone(), held.clone());
         }
+        self.digest.add(key, held.version);
         self.enter_indices(key, &held);
+    }
+
+    /// Takes in that a member lacks what it was thought to have.
+    pub(crate) fn miss(&mut self, key: &Key, seat: u32) {
+        self.change(key, |held| held.holders.remove(seat));
+    }
+
+    /// What is settled must be written again before it counts.
+    pub(crate) fn distrust(&mut self, key: &Key) {
+        self.change(key, |held| held.confirmed = false);
+    }
+
+    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Held)) {
+        if let Some(mut held) = self.table.get(key).cloned() {
+            change(&mut held);
+            self.put(key, held);
+        }
     }
 
     /// Takes in that a member has a value on its disk.
@@ -84,6 +106,7 @@ impl Keys {
 
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Held> {
         let held = self.table.remove(key)?;
+        self.digest.remove(key, held.version);
         self.leave_indices(key, &held);
         Some(held)
     }
@@ -110,6 +133,17 @@ impl Keys {
     /// Whether every key is fresh.
     pub(crate) fn all_fresh(&self) -> bool {
         self.stale.is_empty()
+    }
+
+    /// What is settled, in a few bytes.
+    pub(crate) const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The keys after the one and up to the other.
+    pub(crate) fn between(&self, after: Option<&Key>, last: Option<&Key>) -> impl Iterator<Item = &Key> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.table.range::<Key, _>((after, last.map_or(Bound::Unbounded, Bound::Included))).map(|(key, _)| key)
     }
 
     /// The oldest value that a member lacks, of those after the one and up to the other version.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::kv::audit::Audits;
 use crate::kv::keys::{Held, Keys};
 use crate::kv::limits::KEYS_MAX;
 use crate::kv::outbox::Outbox;
@@ -43,6 +44,8 @@ pub(crate) enum Task {
     Request { id: RequestId, request: Request },
     /// Write the same value again, under this leader and this configuration.
     Refresh { size: usize },
+    /// Write that there is nothing, where a member has something that nobody knows of.
+    Bury,
     /// Take a lease away whose time is over.
     Expire { token: u64 },
 }
@@ -88,6 +91,7 @@ pub(crate) struct Leader {
     /// How many of the writes on their way some client waits for.
     serving: usize,
     pub(crate) reads: Reads,
+    pub(crate) audits: Audits,
     pub(crate) heartbeat_at: Instant,
     /// When a quorum last confirmed; in a joint configuration its old side is enough.
     pub(crate) contact_at: Instant,
@@ -130,6 +134,7 @@ impl Leader {
             queued: 0,
             serving: 0,
             reads: Reads::default(),
+            audits: Audits::default(),
             heartbeat_at: now,
             contact_at: now,
             joint_at: now,
@@ -219,7 +224,8 @@ impl Leader {
         let mut answer = None;
         match &task {
             Task::Refresh { .. } if held.is_none_or(|held| self.keys.is_fresh(held)) => return,
-            Task::Refresh { .. } => {}
+            Task::Bury if held.is_some() => return,
+            Task::Refresh { .. } | Task::Bury => {}
             Task::Expire { token } => {
                 if held.and_then(|held| held.lease_until).is_none_or(|until| until > context.now) {
                     return;
@@ -261,6 +267,7 @@ impl Leader {
             self.transfer.refreshing += size;
         }
         self.seq = version.seq;
+        self.audits.moves += 1;
         self.serving += usize::from(matches!(task, Task::Request { .. }));
         let flight = Flight { version, register, acks: Nodes::default(), task, answer };
         self.flights.insert(version.seq, key.clone());
@@ -357,7 +364,7 @@ impl Leader {
                     self.serving -= 1;
                     context.reply(id, Err(request.fate_unknown()), None);
                 }
-                Task::Refresh { .. } | Task::Expire { .. } => flight.task = task,
+                Task::Refresh { .. } | Task::Bury | Task::Expire { .. } => flight.task = task,
             }
         }
         self.work.retain(|_, work| work.flight.is_some());
@@ -369,13 +376,14 @@ impl Leader {
         let accepted = |flight: &mut Flight| self.roster.quorum(flight.acks, context.rules);
         let Some(Flight { version, register, acks, task, answer }) = work.flight.take_if(accepted) else { return };
         self.flights.remove(&version.seq);
+        self.audits.moves += 1;
         if let Task::Refresh { size } = task {
             self.transfer.refreshing -= size;
         }
         let before = self.keys.get(key);
         let restarts = match &task {
             Task::Request { request, .. } => request.operation.starts_lease(),
-            Task::Refresh { .. } | Task::Expire { .. } => false,
+            Task::Refresh { .. } | Task::Bury | Task::Expire { .. } => false,
         };
         let lease_until = match (register.lease(), before.and_then(|held| held.lease_until)) {
             (None, _) => None,
@@ -400,6 +408,7 @@ impl Leader {
             flight.acks = self.roster.moved(flight.acks, &roster);
         }
         self.transfer.start_over(Version { ballot: self.ballot, seq: self.seq });
+        self.audits.start_over();
         self.full = self.roster.moved(self.full, &roster);
         (self.config, self.roster) = (config, roster);
     }

@@ -140,6 +140,26 @@ pub enum Message {
         known: Option<Version>,
         /// Whether this member takes no values in, because its disk has no room.
         full: bool,
+        /// What this member holds, in a few bytes; none when it knows that something is lost.
+        digest: Option<Digest>,
+    },
+    /// A leader asks which values a member holds, because they are not what they should be.
+    List {
+        /// The leader's right.
+        ballot: Ballot,
+        /// The last key that it has got from this member; none at first.
+        after: Option<Key>,
+    },
+    /// Which values a member holds, from some key on.
+    Listed {
+        /// The leader's right.
+        ballot: Ballot,
+        /// The key that was asked from.
+        after: Option<Key>,
+        /// The next keys after it, in order; what is lost has the lowest version.
+        versions: Vec<(Key, Version)>,
+        /// Whether there are others after these.
+        more: bool,
     },
     /// A leader says that every member holds a tombstone.
     Purge {

@@ -13,7 +13,7 @@ impl Entry {
     fn size(&self) -> usize {
         let more = match self {
             Self::Accept { key, register, .. } => key.len() + register.size(),
-            Self::Purge { key, .. } => key.len(),
+            Self::Purge { key, .. } | Self::Lost { key, .. } => key.len(),
             Self::Promise(_) | Self::Config { .. } => 0,
         };
         OVERHEAD + more
@@ -25,10 +25,12 @@ impl Message {
     fn size(&self) -> usize {
         let more = match self {
             Self::Held { registers, .. } => registers.iter().map(|(key, _, held)| key.len() + held.size()).sum(),
+            Self::Listed { versions, .. } => versions.iter().map(|(key, _)| key.len() + 32).sum(),
             Self::Accepted { key, .. } => key.len(),
             Self::Prepare { .. }
             | Self::Promise { .. }
             | Self::Fetch { .. }
+            | Self::List { .. }
             | Self::Nack { .. }
             | Self::Accept { .. }
             | Self::Behind { .. }

@@ -64,6 +64,7 @@ impl Leader {
     /// Asks all members whether this node still leads.
     pub(crate) fn ask_round(&mut self, context: &mut Context<'_>) {
         self.reads.round += 1;
+        self.audits.asked(self.reads.round);
         for node in self.config.nodes() {
             context.outbox.send(node, Message::Confirm { ballot: self.ballot, round: self.reads.round });
         }
@@ -81,6 +82,9 @@ impl Leader {
             return;
         }
         self.note_room(context, from, full);
+        if !self.reads.is_near(from) {
+            self.audits.doubt(from, context.now + context.settings.heartbeat * 10);
+        }
         let confirmed = self.reads.confirmed.entry(from).or_default();
         *confirmed = round.max(*confirmed);
         if self.proposal.is_none() && known != Some(self.config.version) {

@@ -25,6 +25,8 @@ pub enum Rule {
     /// L2: a candidate leads only when it has all that those hold whose promises it counts. Broken: it leads on what it
     /// holds itself.
     ReadReports,
+    /// A2: a member that has lost a value does not vote. Broken: it votes with what is left.
+    VoteWhole,
     /// L2: the sequence goes on from leader to leader. Broken: it starts anew.
     SequenceGrows,
     /// L3: a leader has its configuration accepted again before anything else. Broken: it does not.
@@ -44,7 +46,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::PersistBeforeReply,
         Self::MajorityQuorum,
         Self::BothSides,
@@ -55,6 +57,7 @@ impl Rule {
         Self::PurgeAtAll,
         Self::PurgeMark,
         Self::ReadReports,
+        Self::VoteWhole,
         Self::SequenceGrows,
         Self::ReacceptConfig,
         Self::HandOver,
@@ -77,6 +80,7 @@ impl Rule {
             Self::PurgeAtAll => "purge-at-quorum",
             Self::PurgeMark => "no-purge-mark",
             Self::ReadReports => "unread-reports",
+            Self::VoteWhole => "votes-with-loss",
             Self::SequenceGrows => "reused-sequence",
             Self::ReacceptConfig => "no-reaccept",
             Self::HandOver => "end-without-old",

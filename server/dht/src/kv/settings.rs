@@ -21,6 +21,8 @@ pub struct Settings {
     pub retry_after: Duration,
     /// How long a joint configuration may lack its new side before it is undone.
     pub abort_after: Duration,
+    /// How long after what a member holds was last found to be right it is asked to list it.
+    pub audit_after: Duration,
     /// How many bytes may be on their way that no client asked for: values written again, or sent again to members that
     /// lack them; one value at least.
     pub transfer_bytes: usize,
@@ -41,6 +43,7 @@ impl Default for Settings {
             purge_after: Duration::from_secs(600),
             retry_after: Duration::from_secs(30),
             abort_after: Duration::from_secs(30),
+            audit_after: Duration::from_secs(600),
             transfer_bytes: 256 << 10,
             page_bytes: 256 << 10,
             queue: 1024,

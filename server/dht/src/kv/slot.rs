@@ -8,7 +8,7 @@ use crate::kv::leader::{Context, Leader};
 use crate::kv::limits::MEMBERS_MAX;
 use crate::kv::outbox::Outbox;
 use crate::kv::recovery::Page;
-use crate::kv::{Config, Durable, Entry, Input, Message, Output, Refusal, Request, RequestId, Rules, Settings};
+use crate::kv::{Config, Durable, Entry, Input, Key, Message, Output, Refusal, Request, RequestId, Rules, Settings};
 use crate::{Instant, NodeId, Random};
 
 /// How long a candidate keeps still that was told it is no longer a member.
@@ -130,6 +130,12 @@ impl Slot {
         self.refused
     }
 
+    /// The value of a key can no longer be read from the disk: the member gets it anew from the leader, and has no say in
+    /// who leads until then. Says whether it held one. Afterwards drain [`Self::poll_output`].
+    pub fn forget(&mut self, key: &Key) -> bool {
+        self.acceptor.forget(key, &mut self.outbox)
+    }
+
     /// The configuration in which this node answers requests, if it leads.
     pub fn leads(&self) -> Option<&Config> {
         match &self.role {
@@ -230,6 +236,15 @@ impl Slot {
             Message::Held { ballot, tenure, after, registers, more } => {
                 self.page(now, from, ballot, Page { tenure, after, registers, more });
             }
+            Message::List { ballot, after } => {
+                self.acceptor.list(now, from, ballot, after, self.settings.page_bytes, &mut self.outbox);
+                self.heard(now, from);
+            }
+            Message::Listed { ballot, after, versions, more } => {
+                self.lead_in(now, ballot, |leader, context| {
+                    leader.listed(context, from, after.as_ref(), &versions, more);
+                });
+            }
             Message::Nack { ballot, promised, config, chosen } => {
                 self.counter_seen = self.counter_seen.max(promised.counter);
                 if chosen {
@@ -249,8 +264,11 @@ impl Slot {
             Message::ConfigAccepted { ballot, version } => {
                 self.lead_in(now, ballot, |leader, context| leader.config_accepted(context, from, version));
             }
-            Message::Confirmed { ballot, round, known, full } => {
-                self.lead_in(now, ballot, |leader, context| leader.confirmed(context, from, round, known, full));
+            Message::Confirmed { ballot, round, known, full, digest } => {
+                self.lead_in(now, ballot, |leader, context| {
+                    leader.compare(context, from, round, digest);
+                    leader.confirmed(context, from, round, known, full);
+                });
             }
         }
     }

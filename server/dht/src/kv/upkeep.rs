@@ -26,6 +26,7 @@ impl Leader {
         if self.is_open() && self.drain.is_none() && self.is_writable(context.rules) {
             self.end_leases(context);
             self.purge(context);
+            self.audit(context);
         }
     }
 
@@ -75,6 +76,7 @@ impl Leader {
         let due: Vec<(Key, Version)> = due.map(|(key, held)| (key.clone(), held.version)).collect();
         for (key, version) in due {
             self.keys.remove(&key);
+            self.audits.moves += 1;
             for node in self.roster.nodes() {
                 let (ballot, key) = (self.ballot, key.clone());
                 context.outbox.send(*node, Message::Purge { ballot, key, version });

@@ -87,6 +87,7 @@ impl World {
                 self.fill(node, true)?;
             }
             Fault::Full { full: false, .. } => nodes.into_iter().try_for_each(|node| self.fill(node, false))?,
+            Fault::Lose { leader, which } => self.lose(leader, which)?,
             Fault::Want { nodes: wanted, absent } => {
                 self.wanted = wanted;
                 if absent {
@@ -110,6 +111,27 @@ impl World {
                 self.network.block(*other, *node);
             }
         }
+    }
+
+    /// A disk loses a value, unless another one still lacks what it lost.
+    fn lose(&mut self, leader: bool, which: u64) -> Result<(), Violation> {
+        let node = self.victim(leader);
+        let whole = |machine: &Machine| {
+            let running = machine.slot.as_ref().is_some_and(|slot| slot.state().lost.is_empty());
+            machine.id == node || (running && machine.image.lost.is_empty())
+        };
+        if !self.machines.values().all(whole) {
+            return Ok(());
+        }
+        let Some(slot) = self.machines.get_mut(&node).and_then(|machine| machine.slot.as_mut()) else { return Ok(()) };
+        let count = slot.state().registers.len() as u64;
+        let index = usize::try_from(which.checked_rem(count).unwrap_or_default()).unwrap_or_default();
+        if let Some(key) = slot.state().registers.keys().nth(index).cloned() {
+            slot.forget(&key);
+        }
+        // What it says now is taken along with what it says to this, which it knows already.
+        let full = self.machines.get(&node).is_some_and(|machine| machine.full);
+        self.input(node, Input::ReadOnly(full))
     }
 
     fn fill(&mut self, node: NodeId, full: bool) -> Result<(), Violation> {

@@ -1,5 +1,6 @@
 //! Slots moved by hand through what chance hardly ever brings about.
 
+mod audits;
 mod changes;
 mod cost;
 mod reading;

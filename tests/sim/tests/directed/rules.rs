@@ -119,6 +119,8 @@ fn what_a_member_kept_from_an_earlier_tenure_does_not_count() {
         assert_eq!(stage.ask(1, "k", Operation::Delete), Some(Answer::Done));
         stage.pass(2000);
         assert!(!stage.holds(1, "k"), "the tombstone is purged");
+        // Nobody looks at what it holds now.
+        stage.passes = |letter| !matches!(letter.message, Message::List { .. });
         stage.reach(&[&[1, 2, 3, 4]]);
         stage.want(&[1, 2, 3]);
         stage.pass(1000);

@@ -56,6 +56,7 @@ fn settings() -> Settings {
         // So narrow that whatever takes a place without need shows.
         transfer_bytes: 1,
         page_bytes: 1,
+        audit_after: millis(2000),
         ..Settings::default()
     }
 }
@@ -109,6 +110,13 @@ impl Stage {
             let upto = node.synced as u64;
             self.input(id, Input::Persisted { upto });
         }
+    }
+
+    /// A node's disk loses a value; says whether it held one.
+    pub(crate) fn forget(&mut self, id: u64, key: &str) -> bool {
+        let lost = self.nodes.get_mut(&id).is_some_and(|node| node.slot.forget(&Key::from(key)));
+        self.input(id, Input::ReadOnly(false));
+        lost
     }
 
     /// Delivers everything that can be delivered; the rest is lost.
@@ -190,6 +198,11 @@ impl Stage {
     /// Which value a node holds of a key.
     pub(crate) fn held(&self, id: u64, key: &str) -> Option<Version> {
         self.nodes[&id].slot.state().registers.get(key.as_bytes()).map(|(version, _)| *version)
+    }
+
+    /// The newest entry of a node's log.
+    pub(crate) fn last_entry(&self, id: u64) -> Option<&Entry> {
+        self.nodes[&id].log.last()
     }
 
     /// How many entries a node's log has.

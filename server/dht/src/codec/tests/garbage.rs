@@ -192,6 +192,8 @@ fn ballot_of(message: &mut Message) -> Option<&mut Ballot> {
         | Message::Confirm { ballot, .. }
         | Message::Confirmed { ballot, .. }
         | Message::Purge { ballot, .. }
+        | Message::List { ballot, .. }
+        | Message::Listed { ballot, .. }
         | Message::Succeed { ballot } => Some(ballot),
         Message::Learn { .. } => None,
     }
@@ -219,7 +221,7 @@ fn take(trio: &mut Trio, number: u64, step: Step) {
                 0 => Message::Accepted { ballot, key, version },
                 1 => Message::ConfigAccepted { ballot, version: trio.slots[to].state().config.version },
                 2 => Message::Nack { ballot, promised: ballot, config: Config::default(), chosen: false },
-                _ => Message::Confirmed { ballot, round, known, full: round % 2 == 0 },
+                _ => Message::Confirmed { ballot, round, known, full: round % 2 == 0, digest: None },
             };
             trio.input(to, Input::Message { from, message });
         }
@@ -298,7 +300,7 @@ fn strangers_leave_nothing_behind() {
             for message in [
                 Message::Accepted { ballot, key, version },
                 Message::ConfigAccepted { ballot, version },
-                Message::Confirmed { ballot, round: 5, known: None, full: true },
+                Message::Confirmed { ballot, round: 5, known: None, full: true, digest: None },
                 Message::Held { ballot, tenure: None, after: None, registers: registers.clone(), more: true },
                 Message::Behind { ballot, key: vec![1; 100] },
                 Message::Full { ballot },

@@ -87,12 +87,20 @@ fn the_bytes_of_messages_about_a_slot_are_as_agreed() {
     assert_golden(&Message::ConfigAccepted { ballot, version }, "0a03020201ac02");
     assert_golden(&Message::Confirm { ballot, round: 128 }, "0b03028001");
     assert_golden(
-        &Message::Confirmed { ballot, round: 128, known: Some(version), full: true },
-        "0c03028001010201ac0201",
+        &Message::Confirmed { ballot, round: 128, known: Some(version), full: true, digest: None },
+        "0c03028001010201ac020100",
     );
-    assert_golden(&Message::Purge { ballot, key, version }, "0d0302016b0201ac02");
-    assert_golden(&Message::Succeed { ballot }, "0e0302");
-    assert_golden(&Message::Learn { config: Config::founding([node(1), node(2)]) }, "0f0000000201000000020000000000");
+    let (known, digest) = (Some(version), Some(Digest { keys: 300, hash: 400 }));
+    assert_golden(
+        &Message::Confirmed { ballot, round: 128, known, full: false, digest },
+        "0c03028001010201ac020001ac029003",
+    );
+    assert_golden(&Message::List { ballot, after: Some(key.clone()) }, "0d030201016b");
+    let (after, versions) = (None, vec![(key.clone(), version)]);
+    assert_golden(&Message::Listed { ballot, after, versions, more: true }, "0e03020001016b0201ac0201");
+    assert_golden(&Message::Purge { ballot, key, version }, "0f0302016b0201ac02");
+    assert_golden(&Message::Succeed { ballot }, "100302");
+    assert_golden(&Message::Learn { config: Config::founding([node(1), node(2)]) }, "110000000201000000020000000000");
 }
 
 #[test]
@@ -105,7 +113,8 @@ fn the_bytes_of_log_records_are_as_agreed() {
     );
     let config = Config { version: version(2, 11), leaving: joint().new, ..Config::founding([node(1)]) };
     assert_golden(&Entry::Config { config, chosen: false }, "0202010b0101000000000102010000000302010a00");
-    assert_golden(&Entry::Purge { key: b"k".to_vec(), version: version(2, 300) }, "03016b0201ac02");
+    assert_golden(&Entry::Lost { key: b"k".to_vec(), version: version(2, 300) }, "03016b0201ac02");
+    assert_golden(&Entry::Purge { key: b"k".to_vec(), version: version(2, 300) }, "04016b0201ac02");
 }
 
 #[test]

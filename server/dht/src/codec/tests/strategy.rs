@@ -138,6 +138,10 @@ pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrateg
         vec(one.prop_map(move |(key, version, held)| (key, not_after(ballot, version), Arc::new(held))), 0..3)
     };
     let held = ballot().prop_flat_map(move |ballot| (Just(ballot), of(some_version()), of(key()), registers(ballot)));
+    let versions = move |ballot: Ballot| {
+        vec((key(), version(span)).prop_map(move |(key, version)| (key, not_after(ballot, version))), 0..3)
+    };
+    let listed = ballot().prop_flat_map(move |ballot| (Just(ballot), versions(ballot)));
     prop_oneof![
         (ballot(), of(ballot())).prop_map(|(ballot, instead_of)| Message::Prepare { ballot, instead_of }),
         (ballot(), report(span, config.clone()))
@@ -161,8 +165,15 @@ pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrateg
         }),
         (ballot(), some_version()).prop_map(|(ballot, version)| Message::ConfigAccepted { ballot, version }),
         (ballot(), number(span.number)).prop_map(|(ballot, round)| Message::Confirm { ballot, round }),
-        (ballot(), number(span.number), of(some_version()), any::<bool>())
-            .prop_map(|(ballot, round, known, full)| Message::Confirmed { ballot, round, known, full }),
+        (ballot(), number(span.number), of(some_version()), any::<bool>(), of(digest()))
+            .prop_map(|(ballot, round, known, full, digest)| Message::Confirmed { ballot, round, known, full, digest }),
+        (ballot(), of(key())).prop_map(|(ballot, after)| Message::List { ballot, after }),
+        (listed, of(key()), any::<bool>()).prop_map(|((ballot, versions), after, more)| Message::Listed {
+            ballot,
+            after,
+            versions,
+            more
+        }),
         write().prop_map(|(ballot, key, version)| Message::Purge { ballot, key, version }),
         ballot().prop_map(|ballot| Message::Succeed { ballot }),
         config.prop_map(|config| Message::Learn { config }),
@@ -181,6 +192,7 @@ pub(crate) fn entry() -> BoxedStrategy<Entry> {
         }),
         (config(span), any::<bool>()).prop_map(|(config, chosen)| Entry::Config { config, chosen }),
         (key(), version(span)).prop_map(|(key, version)| Entry::Purge { key, version }),
+        (key(), version(span)).prop_map(|(key, version)| Entry::Lost { key, version }),
     ]
     .boxed()
 }

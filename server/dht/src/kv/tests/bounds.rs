@@ -176,7 +176,8 @@ fn nobody_leads_or_asks_in_the_name_of_another() {
         Message::AcceptConfig { ballot, config },
         Message::Confirm { ballot, round: 1 },
         Message::Purge { ballot, key, version },
-        Message::Fetch { ballot, after },
+        Message::Fetch { ballot, after: after.clone() },
+        Message::List { ballot, after },
         Message::Succeed { ballot },
     ];
     for message in messages {
@@ -230,7 +231,8 @@ fn an_answer_that_nobody_asked_for_changes_nothing() {
             Message::Accepted { ballot, key: key.clone(), version },
             Message::Behind { ballot, key },
             Message::ConfigAccepted { ballot, version },
-            Message::Confirmed { ballot, round, known: None, full: true },
+            Message::Confirmed { ballot, round, known: None, full: true, digest: None },
+            Message::Listed { ballot, after: None, versions: vec![(b"k".to_vec(), Version::default())], more: true },
             Message::Full { ballot },
             Message::Held { ballot, tenure: Some(Version::default()), after: None, registers, more: true },
         ]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Scope;
+use crate::kv::audit::Audits;
 use crate::kv::election::Candidate;
 use crate::kv::slot::Role;
 use crate::kv::*;
@@ -24,6 +25,7 @@ fn settings() -> Settings {
         step_down: never,
         purge_after: never,
         retry_after: at_once,
+        audit_after: never,
         abort_after: at_once,
         ..Settings::default()
     }
@@ -130,8 +132,8 @@ impl Node {
     fn seal(&mut self) {
         let mut hasher = DefaultHasher::new();
         for durable in [&*self.image, self.slot.state()] {
-            let Durable { promise, config, chosen, tenure, registers, seq, mark, .. } = durable;
-            (promise, config, chosen, tenure, registers, seq, mark).hash(&mut hasher);
+            let Durable { promise, config, chosen, tenure, registers, lost, seq, mark, .. } = durable;
+            (promise, config, chosen, tenure, registers, lost, seq, mark).hash(&mut hasher);
         }
         (self.slot.counter_seen, self.slot.blocked_since.is_some()).hash(&mut hasher);
         if self.is_behind() {
@@ -143,7 +145,12 @@ impl Node {
                 let Candidate { ballot, asked, reports, readings, .. } = candidate;
                 (1, ballot, asked, reports, readings).hash(&mut hasher);
             }
-            Role::Leader(leader) => (2, leader).hash(&mut hasher),
+            Role::Leader(leader) => {
+                // How much it doubts of what members hold decides about no answer.
+                let mut leader = leader.clone();
+                leader.audits = Audits::default();
+                (2, leader).hash(&mut hasher);
+            }
         }
         self.digest = hasher.finish();
     }
@@ -178,6 +185,8 @@ impl Node {
             Message::ConfigAccepted { ballot, version } => !self.waits_for_config(*ballot, *version),
             Message::Confirm { ballot, .. } => refuses(ballot) || !sender.waits_to_read(*ballot),
             Message::Confirmed { ballot, .. } => !self.waits_to_read(*ballot),
+            // What a member is asked to list is for no answer's sake.
+            Message::List { .. } | Message::Listed { .. } => true,
             Message::Purge { .. } | Message::Succeed { .. } => false,
             Message::Learn { config } => known(config),
         }

@@ -243,7 +243,10 @@ impl World {
                     Arc::make_mut(&mut self.chosen).insert(config.version, config);
                 }
             }
-            Output::Append { entry: Entry::Promise(_) | Entry::Config { .. } | Entry::Purge { .. }, .. } => {}
+            Output::Append {
+                entry: Entry::Promise(_) | Entry::Config { .. } | Entry::Purge { .. } | Entry::Lost { .. },
+                ..
+            } => {}
             Output::Reply { id, reply, rests_on } => {
                 // It may have stepped down by now, for the same input that let it answer.
                 let config = node.config_led().or(led);
