@@ -65,7 +65,7 @@ impl Tracker {
             Record::Slot { slot, entry } => {
                 let keys = self.changes.slots.entry(*slot).or_default();
                 match entry {
-                    Entry::Accept { key, .. } | Entry::Purge { key, .. } => {
+                    Entry::Accept { key, .. } | Entry::Purge { key, .. } | Entry::Lost { key, .. } => {
                         keys.insert(key.clone());
                     }
                     Entry::Promise(_) | Entry::Config { .. } => {}
