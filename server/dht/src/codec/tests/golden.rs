@@ -179,7 +179,7 @@ fn the_bytes_of_messages_about_the_ring_are_as_agreed() {
     );
     assert_golden(
         &Message::Stepped { from: peer(), number: 300, hop: Hop::Nearer { before: Vec::new(), beyond: Vec::new() } },
-        "04070300c0000201bb030200ac020100",
+        "04070300c0000201bb030200ac02010000",
     );
     assert_golden(&Message::Stepped { from: peer(), number: 300, hop: Hop::Outside }, "04070300c0000201bb030200ac0202");
     assert_golden(&Message::Greet { from: peer() }, "05070300c0000201bb030200");
