@@ -6,7 +6,7 @@ use argh::FromArgs;
 
 use crate::{
     config::{self, Advertise, Config, ConfigError, Layer, Stated, advertise},
-    dev,
+    dev, store,
 };
 
 /// Specter's node. It publishes services that are behind NAT: clients keep links to it, visitors reach them through it.
@@ -31,6 +31,7 @@ enum Subcommand {
     Dev(Dev),
     Run(Run),
     Pki(Pki),
+    Store(Store),
 }
 
 /// Start a node and a client on this computer, with a page to look at. Needs no file, no root and no network.
@@ -86,6 +87,9 @@ struct Run {
     /// IP:PORT for plain HTTP, repeatable, or none (default: 0.0.0.0:80)
     #[argh(option)]
     listen_http: Vec<String>,
+    /// HOST:PORT of a node of the cluster to join, repeatable (default: a new cluster)
+    #[argh(option)]
+    join: Vec<String>,
     /// HOST:PORT at which the node is reached from outside (default: the first apex and the TCP port)
     #[argh(option)]
     advertise: Option<String>,
@@ -161,9 +165,109 @@ struct PkiNode {
     advertise: String,
 }
 
+/// Look at the data directory of a node, copy it, or make it smaller.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "store", help_triggers("-h", "--help"))]
+struct Store {
+    #[argh(subcommand)]
+    command: StoreSubcommand,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum StoreSubcommand {
+    Check(StoreCheck),
+    Dump(StoreDump),
+    Backup(StoreBackup),
+    Restore(StoreRestore),
+    Export(StoreExport),
+    Compact(StoreCompact),
+}
+
+/// Read a data directory as a start of its node would, change nothing, and tell what it holds or what is wrong with it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "check", help_triggers("-h", "--help"), example = "{command_name} data")]
+struct StoreCheck {
+    /// the node's --data-dir; the node may run
+    #[argh(positional, arg_name = "dir")]
+    data_dir: PathBuf,
+    /// write one JSON object
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Print every record of the log that the snapshot does not have yet, one a line.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "dump", help_triggers("-h", "--help"), example = "{command_name} data --json")]
+struct StoreDump {
+    /// the node's --data-dir; the node may run
+    #[argh(positional, arg_name = "dir")]
+    data_dir: PathBuf,
+    /// write JSON lines
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Copy a data directory into a new one, and read the copy to be sure. The node may run.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "backup", help_triggers("-h", "--help"), example = "{command_name} data --out backup")]
+struct StoreBackup {
+    /// the node's --data-dir
+    #[argh(positional, arg_name = "dir")]
+    data_dir: PathBuf,
+    /// directory to make
+    #[argh(option)]
+    out: PathBuf,
+    /// write one JSON object
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Make a data directory of a backup. Only a node alone in its cluster starts on it; in a larger one, start on an empty
+/// directory instead: the other nodes fill it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "restore", help_triggers("-h", "--help"), example = "{command_name} data --from backup")]
+struct StoreRestore {
+    /// directory to make, for the node's --data-dir
+    #[argh(positional, arg_name = "dir")]
+    data_dir: PathBuf,
+    /// directory made by `store backup`
+    #[argh(option)]
+    from: PathBuf,
+    /// write one JSON object
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Print every key that holds something as a JSON line: its slot, and key, value and set in base64.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "export", help_triggers("-h", "--help"), example = "{command_name} data")]
+struct StoreExport {
+    /// the node's --data-dir; the node may run
+    #[argh(positional, arg_name = "dir")]
+    data_dir: PathBuf,
+    /// for the likeness with the other commands: the lines are JSON in any case
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Write the log of a stopped node into its snapshot, and drop it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "compact", help_triggers("-h", "--help"), example = "{command_name} data")]
+struct StoreCompact {
+    /// the node's --data-dir; the node must be stopped
+    #[argh(positional, arg_name = "dir")]
+    data_dir: PathBuf,
+    /// write one JSON object
+    #[argh(switch)]
+    json: bool,
+}
+
 /// What the program is asked to do.
 #[derive(Debug)]
 pub enum Command {
+    /// Look at or change a data directory.
+    Store(store::Task),
     /// Print a text and end.
     Print(String),
     /// Try everything on this computer.
@@ -222,7 +326,7 @@ impl Command {
         match top.command {
             _ if top.version => Ok(Self::Print(format!("specter-server {}\n", env!("CARGO_PKG_VERSION")))),
             None => Err(ArgsError::Usage(
-                "a command is missing: dev, run or pki; `specter-server --help` tells more".to_owned(),
+                "a command is missing: dev, run, pki or store; `specter-server --help` tells more".to_owned(),
             )),
             Some(Subcommand::Dev(dev)) => Ok(Self::Dev(dev.options(variable)?)),
             Some(Subcommand::Run(run)) => Ok(Self::Run(Box::new(run.config(variable)?))),
@@ -230,6 +334,7 @@ impl Command {
                 directory: init.cert_dir,
                 advertise: advertise(Stated::flag("--advertise", init.advertise))?,
             }),
+            Some(Subcommand::Store(Store { command })) => Ok(Self::Store(command.task())),
             Some(Subcommand::Pki(Pki { command: PkiSubcommand::Node(node) })) => Ok(Self::PkiNode {
                 directory: node.cert_dir,
                 out: node.out,
@@ -260,6 +365,20 @@ impl Dev {
     }
 }
 
+impl StoreSubcommand {
+    fn task(self) -> store::Task {
+        let (data_dir, json, action) = match self {
+            Self::Check(StoreCheck { data_dir, json }) => (data_dir, json, store::Action::Check),
+            Self::Dump(StoreDump { data_dir, json }) => (data_dir, json, store::Action::Dump),
+            Self::Backup(StoreBackup { data_dir, out, json }) => (data_dir, json, store::Action::Backup { out }),
+            Self::Restore(StoreRestore { data_dir, from, json }) => (data_dir, json, store::Action::Restore { from }),
+            Self::Export(StoreExport { data_dir, json }) => (data_dir, json, store::Action::Export),
+            Self::Compact(StoreCompact { data_dir, json }) => (data_dir, json, store::Action::Compact),
+        };
+        store::Task { data_dir, json, action }
+    }
+}
+
 impl Run {
     fn config(self, variable: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
         let file = match self.config.clone().or_else(|| variable("SPECTER_CONFIG").map(PathBuf::from)) {
@@ -282,6 +401,7 @@ impl Run {
             listen_tcp: many("--listen-tcp", self.listen_tcp),
             listen_udp: many("--listen-udp", self.listen_udp),
             listen_http: many("--listen-http", self.listen_http),
+            join: many("--join", self.join),
             data_dir: one("--data-dir", self.data_dir),
             cert_dir: one("--cert-dir", self.cert_dir),
             cert_env: switch("--cert-env", self.cert_env),
@@ -304,6 +424,7 @@ fn environment(variable: impl Fn(&str) -> Option<String>) -> Layer {
         listen_tcp: many("SPECTER_LISTEN_TCP"),
         listen_udp: many("SPECTER_LISTEN_UDP"),
         listen_http: many("SPECTER_LISTEN_HTTP"),
+        join: many("SPECTER_JOIN"),
         data_dir: one("SPECTER_DATA_DIR"),
         cert_dir: one("SPECTER_CERT_DIR"),
         cert_env: one("SPECTER_CERT_ENV"),

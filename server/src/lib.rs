@@ -3,12 +3,12 @@
 //! | layer | module | does |
 //! |---|---|---|
 //! | 0 | [`config`] [`identity`] [`shutdown`] [`private`] | what the node is told, who it is, how it ends |
-//! | 1 | [`transport`] [`storage`] | bytes between machines, and on disk |
-//! | 2 | [`node`] | the store's operations, for everyone above |
+//! | 1 | [`transport`] | bytes between machines |
+//! | 2 | [`node`] | the store, on `specter-dht` and `specter-storage`, for everyone above |
 //! | 3 | [`link`] | clients' connections |
 //! | 4 | [`route`] | who owns a name, and a stream to its target |
 //! | 5 | [`gateway`] [`acme`] | visitors; the certificates they are shown |
-//! | 6 | [`run`] [`serve`] [`dev`] [`args`] | builds a node of all this, and runs it for a command |
+//! | 6 | [`run`] [`serve`] [`dev`] [`store`] [`args`] | builds a node of all this, and runs it for a command |
 //!
 //! A module imports lower layers and itself only.
 
@@ -25,5 +25,5 @@ pub mod route;
 pub mod run;
 pub mod serve;
 pub mod shutdown;
-pub mod storage;
+pub mod store;
 pub mod transport;

@@ -1,12 +1,13 @@
 //! The program `specter-server`.
 
-use std::{error::Error, process::ExitCode, time::SystemTime};
+use std::{error::Error, io, process::ExitCode, time::SystemTime};
 
 use specter_server::{
     args::{ArgsError, Command},
     dev,
     identity::pki,
     serve::{print, serve},
+    store,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +25,7 @@ fn follow(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Print(text) => print(&text),
         Command::Run(config) => serve(*config, async |_, _| Ok(std::future::ready(())))?,
         Command::Dev(options) => dev::dev(&options)?,
+        Command::Store(task) => store::run(&task, &mut io::stdout().lock())?,
         Command::PkiInit { directory, advertise } => {
             pki::init(&directory, &advertise.host, SystemTime::now())?;
             print(&format!(

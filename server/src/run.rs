@@ -2,23 +2,27 @@
 
 use crate::{
     acme::certs::{Certificates, LoadError},
-    config::Config,
+    config::{Advertise, Config},
     gateway::Gateway,
-    identity::{self, Credentials},
+    identity::{self, Credentials, tls::TlsError},
     link::{accept::Links, registry::Registry},
-    node::{self, Node},
+    node::{self, Node, Opening, Tuning},
     route::{Router, publish::Names},
     shutdown::Shutdown,
-    transport::endpoint::{self, BindError},
+    transport::{
+        accept::{Accepted, Acceptor},
+        endpoint::{self, BindError},
+        peers::Peers,
+    },
 };
-use rustls::{ServerConfig, server::ResolvesServerCert};
-use specter_wire::version::ALPN_LINK;
+use rustls::server::ResolvesServerCert;
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
     time::Duration,
 };
+use tokio::{net::lookup_host, sync::mpsc};
 
 /// A node that serves.
 pub struct Running {
@@ -30,6 +34,7 @@ pub struct Running {
     pub http: Vec<SocketAddr>,
     visitors: Shutdown,
     links: Shutdown,
+    peers: Shutdown,
     node: Node,
 }
 
@@ -45,15 +50,20 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] node::OpenError),
+    /// A node to join has no address.
+    #[error("{name} of --join has no address that is known here; check its spelling and this machine's DNS")]
+    Join {
+        /// As given.
+        name: String,
+        /// What the resolver says.
+        source: Option<io::Error>,
+    },
     /// The certificates for visitors.
     #[error(transparent)]
     Certificates(#[from] LoadError),
-    /// The authority of clients.
-    #[error("the client CA cannot be used")]
-    ClientCa(#[from] rustls::server::VerifierBuilderError),
-    /// The TLS settings of links.
-    #[error("the TLS settings cannot be used")]
-    Tls(#[from] rustls::Error),
+    /// The TLS settings of the QUIC port.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Visitors' requests and streams in progress get this long to end by themselves.
@@ -61,6 +71,12 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Links have nothing left to finish when the visitors are gone: time to tell the clients.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long the other nodes may take to go on without this one.
+const LEAVE: Duration = Duration::from_secs(20);
+
+/// Packets of other nodes that may wait to be read.
+const ARRIVALS: usize = 1024;
 
 /// When port 0 was asked, the port drawn for TCP may be taken for UDP: how often another is drawn.
 const DRAWS: usize = 16;
@@ -84,9 +100,23 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
 
     let certificates: Arc<dyn ResolvesServerCert> =
         Arc::new(Certificates::load(&config.certificates, credentials.gateway_ca.clone(), config.apexes.clone())?);
-    let node = Node::open(&config.data_dir)?;
+    let (link_tasks, peer_tasks) = (Shutdown::new(), Shutdown::new());
+    let tls = Arc::new(identity::tls::serve(&credentials, certificates.clone())?);
+    let secret = credentials.node_key.secret_der();
+    let endpoints =
+        udp.into_iter().map(|socket| endpoint::serve(socket, tls.clone(), secret)).collect::<Result<Vec<_>, _>>()?;
+    let (inbox, arrivals) = mpsc::channel(ARRIVALS);
+    let dial = Arc::new(identity::tls::dial(&credentials)?);
+    let peers = Peers::start(endpoints.clone(), dial, inbox, peer_tasks.clone())?;
+    let opening = Opening {
+        data_dir: &config.data_dir,
+        cluster: credentials.cluster_id.0,
+        address: node_address(&config.advertise, &udp_addresses, port).await,
+        seeds: resolve(&config.join).await?,
+        tuning: Tuning::default(),
+    };
+    let node = Node::open(opening, peers.clone(), arrivals, &peer_tasks)?;
     let registry = Arc::new(Registry::default());
-    let link_tasks = Shutdown::new();
     let links = Arc::new(Links::new(
         Arc::new(Names::new(node.handle())),
         registry.clone(),
@@ -95,13 +125,12 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         config.work_bits,
         link_tasks.clone(),
     ));
-    let tls = link_tls(&credentials, certificates.clone())?;
-    for socket in udp {
-        link_tasks.spawn(links.clone().accept(endpoint::serve(
-            socket,
-            tls.clone(),
-            credentials.node_key.secret_der(),
-        )?));
+    let acceptor = Acceptor::new(link_tasks.clone(), move |accepted| match accepted {
+        Accepted::Link(connection, place) => links.serve(connection, place),
+        Accepted::Node(connection) => peers.accepted(connection),
+    });
+    for endpoint in endpoints {
+        link_tasks.spawn(acceptor.clone().accept(endpoint));
     }
     let router = Arc::new(Router::new(registry, node.handle()));
     let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());
@@ -111,7 +140,39 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     for listener in http {
         gateway.serve_plain(listener)?;
     }
-    Ok(Running { tcp: tcp_addresses, udp: udp_addresses, http: http_addresses, visitors, links: link_tasks, node })
+    Ok(Running {
+        tcp: tcp_addresses,
+        udp: udp_addresses,
+        http: http_addresses,
+        visitors,
+        links: link_tasks,
+        peers: peer_tasks,
+        node,
+    })
+}
+
+/// Where other nodes reach this one: the address that it listens on, or if that is any address, the one it advertises.
+async fn node_address(advertise: &Advertise, listening: &[SocketAddr], port: u16) -> SocketAddr {
+    let bound = listening.iter().find(|address| !address.ip().is_unspecified()).copied();
+    let advertised = async { lookup_host((advertise.host.as_str(), port)).await.ok()?.next() };
+    match bound {
+        Some(bound) => bound,
+        None => advertised.await.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port))),
+    }
+}
+
+async fn resolve(names: &[Advertise]) -> Result<Vec<SocketAddr>, StartError> {
+    let mut addresses = Vec::new();
+    for name in names {
+        let unknown = |source| StartError::Join { name: format!("{}:{}", name.host, name.port), source };
+        let found: Vec<SocketAddr> =
+            lookup_host((name.host.as_str(), name.port)).await.map_err(|error| unknown(Some(error)))?.collect();
+        if found.is_empty() {
+            return Err(unknown(None));
+        }
+        addresses.extend(found);
+    }
+    Ok(addresses)
 }
 
 impl Running {
@@ -121,8 +182,13 @@ impl Running {
         if dropped > 0 {
             tracing::info!(dropped, "streams in progress were cut off");
         }
-        self.links.finish(FAREWELL).await;
+        if !self.node.leave(LEAVE).await {
+            tracing::warn!("other nodes still count on this one; they go on without it as after a crash");
+        }
+        // The store comes before what carries its packets, and the links' end closes the sockets of both.
         self.node.stop().await;
+        self.peers.finish(FAREWELL).await;
+        self.links.finish(FAREWELL).await;
     }
 }
 
@@ -146,18 +212,4 @@ fn bind(tcp: &[SocketAddr], udp: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec
             Err(error) => return Err(error),
         }
     }
-}
-
-/// TLS of links: 1.3 alone, as QUIC has it; a client may come without a certificate, to register.
-fn link_tls(
-    credentials: &Credentials,
-    certificates: Arc<dyn ResolvesServerCert>,
-) -> Result<Arc<ServerConfig>, StartError> {
-    let verifier = identity::verifier::optional(&credentials.client_ca)?;
-    let mut config = ServerConfig::builder_with_provider(identity::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![ALPN_LINK.to_vec()];
-    Ok(Arc::new(config))
 }

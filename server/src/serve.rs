@@ -202,5 +202,5 @@ impl Signals {
 /// Visitors at most, and some for listeners, links and the store.
 const DESCRIPTORS: u64 = 20_000;
 
-/// How long an orderly end may take.
-const STOP: Duration = Duration::from_secs(30);
+/// How long an orderly end may take: longer than visitors, the other nodes and the store may together.
+const STOP: Duration = Duration::from_secs(45);

@@ -61,6 +61,7 @@ impl Node {
             credentials: CredentialsSource::Directory(certs.clone()),
             apexes: vec![Hostname::parse("localhost").expect("a name")],
             certificates: Vec::new(),
+            join: Vec::new(),
             log: "off".to_owned(),
             log_json: false,
             work_bits: 0,

@@ -9,3 +9,6 @@ pub const ALPN_LINK: &[u8] = b"specter-link/1";
 /// One visitor's raw bytes to the tunnel named by SNI. The gateway answers with one status byte
 /// ([`crate::stream::CONNECTED`] or an error), then the bytes follow.
 pub const ALPN_CONNECT: &[u8] = b"specter-connect/1";
+
+/// What nodes of one cluster say to each other: QUIC, both sides with a certificate of the cluster CA.
+pub const ALPN_NODE: &[u8] = b"specter-node/1";

@@ -9,7 +9,7 @@ use specter_wire::{
     limits::{BATCH, CONTROL_FRAME_BYTES, STREAM_FRAME_BYTES},
     link::{Carries, ClientFrame, HostHeader, NodeFrame, Reply, Request, Tunnel},
     stream::{StreamHeader, StreamKind, Visitor, status},
-    version::{ALPN_CONNECT, ALPN_LINK, PROTOCOL},
+    version::{ALPN_CONNECT, ALPN_LINK, ALPN_NODE, PROTOCOL},
 };
 use std::{fmt::Debug, net::SocketAddr};
 
@@ -114,7 +114,7 @@ fn the_largest_batch_fits_its_frame() {
 #[test]
 fn every_alpn_name_carries_the_protocol_version() {
     let ending = format!("/{PROTOCOL}");
-    for name in [ALPN_LINK, ALPN_CONNECT] {
+    for name in [ALPN_LINK, ALPN_CONNECT, ALPN_NODE] {
         assert!(name.ends_with(ending.as_bytes()));
     }
 }

@@ -1,5 +1,6 @@
 //! Bytes of messages, requests and log records, and what of it is believed: every number, length and list that another
-//! machine or the disk hands over is held to a bound before anything looks at it.
+//! machine or the disk hands over is held to a bound before anything looks at it. Those of a slot are in
+//! [`limits`](crate::kv::limits).
 
 mod config;
 mod frugal;
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::kv::Key;
-use crate::kv::limits::{CHILDREN_MAX, KEY_MAX, MEMBERS_MAX, REGISTER_MAX, VALUE_MAX};
+use crate::kv::limits::{KEY_MAX, SEQ_MAX};
 use crate::{Ballot, Version};
 use frugal::Frugal;
 
@@ -27,7 +28,7 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 pub const PEERS_MAX: usize = 64;
 /// The highest counter of a ballot; far from the last one, so that counting on from it does not overflow.
 pub const COUNTER_MAX: u32 = 1 << 31;
-/// The highest of the numbers that somebody counts on from: places in a leader's order, rounds, lives of a machine.
+/// The highest of the other numbers that somebody counts on from: rounds of questions, lives of a machine.
 pub const NUMBER_MAX: u64 = 1 << 62;
 
 /// Why bytes are no value, or a value has no bytes.
@@ -116,7 +117,7 @@ impl Bounded for Version {
     fn check(&self) -> Result<(), &'static str> {
         let Self { ballot, seq } = self;
         ballot.check()?;
-        check_number(*seq)
+        check_seq(*seq)
     }
 }
 
@@ -134,10 +135,10 @@ fn check_number(number: u64) -> Result<(), &'static str> {
     ensure(number <= NUMBER_MAX, "a number that somebody counts on from is too high")
 }
 
-fn check_key(key: &Key) -> Result<(), &'static str> {
-    ensure(key.len() <= KEY_MAX, "a key is too long")
+fn check_seq(seq: u64) -> Result<(), &'static str> {
+    ensure(seq <= SEQ_MAX, "a place in a leader's order is too high")
 }
 
-fn check_value(value: &[u8]) -> Result<(), &'static str> {
-    ensure(value.len() <= VALUE_MAX, "a value is too long")
+fn check_key(key: &Key) -> Result<(), &'static str> {
+    ensure(key.len() <= KEY_MAX, "a key is too long")
 }

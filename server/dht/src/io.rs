@@ -167,6 +167,9 @@ pub enum Failure {
     /// Not done: this node has too many requests under way.
     #[error("the node has too many requests under way; try again in a moment")]
     Busy,
+    /// Not done: the disks of too many replicas take no writes.
+    #[error("the disks of the key's replicas take no writes; free some space on them")]
+    ReadOnly,
     /// Not done, and never will be as it is.
     #[error("the key, the value or the register would be larger than allowed, or a hint was asked of a write")]
     Invalid,

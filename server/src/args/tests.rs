@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 
 fn parse(line: &str, variables: &[(&str, &str)]) -> Result<Command, ArgsError> {
@@ -80,4 +82,14 @@ fn a_wrong_line_is_answered_with_what_is_wrong() {
         let error = parse(line, &[]).unwrap_err().to_string();
         assert!(error.contains(part), "{line}: {error}");
     }
+}
+
+#[test]
+fn the_store_commands_name_their_directory() {
+    let Ok(Command::Store(task)) = parse("store check data --json", &[]) else { panic!("not understood") };
+    assert!(task.json && task.data_dir == Path::new("data") && matches!(task.action, store::Action::Check));
+    let Ok(Command::Store(task)) = parse("store restore data --from copy", &[]) else { panic!("not understood") };
+    assert!(matches!(task.action, store::Action::Restore { from } if from == Path::new("copy")));
+    let error = parse("store backup data", &[]).unwrap_err().to_string();
+    assert!(error.contains("--out"), "{error}");
 }

@@ -20,6 +20,8 @@ pub struct Layer {
     pub listen_udp: Option<Vec<Stated>>,
     /// Addresses for plain HTTP, or `none`.
     pub listen_http: Option<Vec<Stated>>,
+    /// Nodes to join, `HOST:PORT`.
+    pub join: Option<Vec<Stated>>,
     /// Where the store is.
     pub data_dir: Option<Stated>,
     /// Where the certificates are.
@@ -51,6 +53,7 @@ impl Layer {
             listen_udp: self.listen_udp.or(if self.listen.is_none() { other.listen_udp } else { None }),
             listen: self.listen.or(other.listen),
             listen_http: self.listen_http.or(other.listen_http),
+            join: self.join.or(other.join),
             data_dir: self.data_dir.or(other.data_dir),
             // So do the two sources of certificates.
             cert_dir: if self.cert_env.is_none() { self.cert_dir.or(other.cert_dir) } else { self.cert_dir },

@@ -26,6 +26,8 @@ pub struct Config {
     pub listen_tcp: Vec<SocketAddr>,
     /// QUIC. Port 0 at index *i* takes the port that `listen_tcp[i]` got.
     pub listen_udp: Vec<SocketAddr>,
+    /// Nodes of the cluster to join; with none, a new data directory makes a new cluster.
+    pub join: Vec<Advertise>,
     /// Plain HTTP: CONNECT and redirects. May be empty.
     pub listen_http: Vec<SocketAddr>,
     /// Where the store is.
@@ -89,6 +91,7 @@ impl Config {
             key: "apex = [\"example.com\"]",
         })?;
         let port = listen_tcp.first().map_or(defaults::LISTEN.port(), SocketAddr::port);
+        let join = layer.join.unwrap_or_default().into_iter().map(advertise).collect::<Result<_, _>>()?;
         let advertise = match layer.advertise {
             Some(stated) => advertise(stated)?,
             None => Advertise { host: first.to_string(), port },
@@ -103,6 +106,7 @@ impl Config {
             listen_tcp,
             listen_udp,
             listen_http: layer.listen_http.map_or_else(|| Ok(vec![defaults::LISTEN_HTTP]), addresses)?,
+            join,
             data_dir: data_dir.path(),
             credentials: credentials(layer.cert_dir, layer.cert_env)?,
             apexes,

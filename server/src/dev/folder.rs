@@ -6,17 +6,18 @@ use std::{
     time::SystemTime,
 };
 
+use specter_storage::disk;
+
 use crate::{
     identity::pki::{self, PkiError},
     private,
-    storage::folder as storage,
 };
 
 /// The directory, held by this process.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: storage::Folder,
+    _lock: disk::Folder,
 }
 
 impl Folder {
@@ -36,7 +37,7 @@ impl Folder {
             None if is_in_use(&path) => return Err(FolderError::Foreign { path }),
             None => {}
         }
-        let lock = storage::Folder::open(&path)?;
+        let lock = disk::Folder::open(&path)?;
         if found.is_none() {
             replace(&path.join("VERSION"), &format!("{VERSION}\n")).map_err(unusable)?;
         }
@@ -128,7 +129,7 @@ pub enum FolderError {
     },
     /// Another process has it.
     #[error(transparent)]
-    Held(#[from] storage::FolderError),
+    Held(#[from] disk::FolderError),
     /// The certificates cannot be made.
     #[error(transparent)]
     Pki(#[from] PkiError),

@@ -60,6 +60,7 @@ pub fn dev(options: &Options) -> Result<(), DevError> {
         advertise: Advertise { host: APEX.to_owned(), port: options.port },
         listen_tcp: listen.clone(),
         listen_udp: listen,
+        join: Vec::new(),
         listen_http: loopback(options.http_port, "--http-port", Transport::Tcp)?,
         data_dir: folder.node(),
         credentials: CredentialsSource::Directory(folder.certificates()),

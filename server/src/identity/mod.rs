@@ -5,7 +5,8 @@
 //! | [`Credentials`] | all of it, from a certificate directory or from the environment |
 //! | [`authority`] | the client CA and the gateway CA, which sign |
 //! | [`subject`] | what a certificate says about its holder |
-//! | [`verifier`] | which client certificates are accepted |
+//! | [`verifier`] | whose certificates are accepted |
+//! | [`tls`] | settings of the QUIC port, and for dialing other nodes |
 //! | [`pki`] | makes a certificate directory |
 
 use std::{path::PathBuf, sync::Arc};
@@ -18,6 +19,7 @@ pub mod authority;
 mod load;
 pub mod pki;
 pub mod subject;
+pub mod tls;
 pub mod verifier;
 
 pub use authority::{ClientCa, MintingCa};

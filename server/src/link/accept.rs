@@ -1,4 +1,4 @@
-//! Accepts clients' connections and runs one task for each link.
+//! Greets clients and runs one task for each link.
 
 use super::{
     Ask, Directory, proof,
@@ -9,12 +9,12 @@ use crate::{
     identity::{self, ClientCa},
     shutdown::Shutdown,
     transport::{
-        endpoint,
+        endpoint::{self, CLOSE_NORMAL, CLOSE_VIOLATION},
         framed::{self, FramedError},
         room::{Place, Room},
     },
 };
-use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream};
 use rustls_pki_types::CertificateDer;
 use specter_wire::{
     codec,
@@ -53,29 +53,16 @@ pub struct Links {
     pub work_bits: u8,
     /// Spawns the links' tasks and ends them.
     pub shutdown: Shutdown,
-    handshakes: Room,
     registrations: Room,
     count: AtomicU64,
 }
-
-/// QUIC close codes; see [`super::registry::CLOSE_REPLACED`] for 1.
-const CLOSE_NORMAL: u32 = 0;
-const CLOSE_VIOLATION: u32 = 2;
-const CLOSE_DRAINING: u32 = 3;
-
-/// Connections that have not said yet who they are, all together and from one source.
-const HANDSHAKES: usize = 2_048;
-const HANDSHAKES_EACH: usize = 128;
 
 /// Connections of clients that are about to register, all together and from one source. They are counted apart, since
 /// each may take long: clients that are known must always find a way in past them.
 const REGISTRATIONS: usize = 1_024;
 const REGISTRATIONS_EACH: usize = 64;
 
-/// From this many handshakes on, a client must first show that it receives at its address.
-const HANDSHAKES_BEFORE_RETRY: usize = 256;
-
-/// TLS and the greeting must be done in this time.
+/// The greeting must be done in this time.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A registration, with its proof of work on the slowest device, must be done in this time.
@@ -122,48 +109,18 @@ impl Links {
             port,
             work_bits,
             shutdown,
-            handshakes: Room::new(HANDSHAKES, HANDSHAKES_EACH),
             registrations: Room::new(REGISTRATIONS, REGISTRATIONS_EACH),
             count: AtomicU64::new(0),
         }
     }
 
-    /// Accepts connections until the node stops, then tells the clients and closes the endpoint.
-    pub async fn accept(self: Arc<Self>, endpoint: Endpoint) {
-        loop {
-            let incoming = tokio::select! {
-                () = self.shutdown.stopping() => break,
-                incoming = endpoint.accept() => match incoming {
-                    Some(incoming) => incoming,
-                    None => break,
-                },
-            };
-            self.admit(incoming);
-        }
-        endpoint.close(CLOSE_DRAINING.into(), b"the node is shutting down");
-        endpoint.wait_idle().await;
-    }
-
-    fn admit(self: &Arc<Self>, incoming: Incoming) {
-        if self.handshakes.taken() > HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
-            // Fails only for a packet that was a retry's answer, which `may_retry` excludes.
-            let _ = incoming.retry();
-            return;
-        }
-        let Some(place) = self.handshakes.enter(incoming.remote_address().ip()) else {
-            incoming.refuse();
-            return;
-        };
+    /// Runs the task of a link that was accepted. `place` is its place among those who have not said who they are.
+    pub fn serve(self: &Arc<Self>, connection: Connection, place: Place) {
         let links = self.clone();
         let id = self.count.fetch_add(1, Ordering::Relaxed);
-        let span = tracing::info_span!("link", id, peer = %incoming.remote_address());
+        let span = tracing::info_span!("link", id, peer = %connection.remote_address());
         self.shutdown.spawn(
             async move {
-                let connection = match timeout(GREETING_TIMEOUT, async { incoming.accept()?.await }).await {
-                    Ok(Ok(connection)) => connection,
-                    Ok(Err(error)) => return tracing::debug!(%error, "the handshake of a link failed"),
-                    Err(_) => return tracing::debug!("the handshake of a link took too long"),
-                };
                 let mut task = LinkTask::new(links, connection.clone());
                 let outcome = task.run(place).await;
                 task.finish();

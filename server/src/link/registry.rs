@@ -125,7 +125,7 @@ struct Entry {
 #[error("the limit on links or tunnels is reached")]
 pub struct Full;
 
-/// QUIC close code for a link whose client opened a newer one.
+/// Application close code for a link whose client opened a newer one.
 pub const CLOSE_REPLACED: u32 = 1;
 
 impl Registry {

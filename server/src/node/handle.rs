@@ -1,37 +1,41 @@
-//! What everyone above the store holds: asynchronous calls to the store thread, each with a deadline.
+//! What everyone above the store holds: asynchronous calls to the core, each with a deadline.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use specter_dht::{
+    Ask, Freshness,
+    kv::{self, Answer, Operation},
+};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{Instant, timeout_at},
 };
 
 use super::{
-    Error, Fence, Key, Lease, OpId, Token, Version, Versioned,
-    call::{Call, Request},
-    limits,
-    register::{Register, Write, WriteAnswer},
+    Error, Fence, Key, Lease, Token, limits,
+    mailbox::{Call, Mailbox},
 };
 
 /// Asks the store. Cheap to clone.
 ///
-/// Every call waits at most [`limits::PATIENCE`], or as long as [`Handle::within`] says. Calls made at the same time are
-/// committed together. A call whose future is dropped may still be done.
+/// Every call waits at most [`limits::PATIENCE`], or as long as [`Handle::within`] says. A call is tried again until then,
+/// and still takes effect once at most. A call whose future is dropped may still be done.
 ///
 /// # Errors
 /// All calls: [`Error::Unavailable`], [`Error::Draining`], and [`Error::TooLarge`] for a key beyond
 /// [`limits::KEY_BYTES`]. All calls that change something: [`Error::Unknown`] and [`Error::ReadOnly`].
 #[derive(Clone, Debug)]
 pub struct Handle {
-    calls: mpsc::Sender<Call>,
+    mailbox: Arc<Mailbox>,
     patience: Duration,
-    repeated: Option<OpId>,
 }
 
+/// The core says itself when a call's time is over; only a core that stands still is not waited for beyond this.
+const GRACE: Duration = Duration::from_secs(1);
+
 impl Handle {
-    pub(super) fn new(calls: mpsc::Sender<Call>) -> Self {
-        Self { calls, patience: limits::PATIENCE, repeated: None }
+    pub(super) const fn new(mailbox: Arc<Mailbox>) -> Self {
+        Self { mailbox, patience: limits::PATIENCE }
     }
 
     /// The same store, with calls that wait for `patience` at most.
@@ -40,56 +44,54 @@ impl Handle {
         Self { patience, ..self.clone() }
     }
 
-    /// The same store, to repeat one write that ended with [`Error::Unknown`]: if it was done, its answer comes again
-    /// and nothing is changed. Promised for 30 s after the first try.
-    #[must_use]
-    pub fn repeat(&self, op_id: OpId) -> Self {
-        Self { repeated: Some(op_id), ..self.clone() }
-    }
-
     /// Returns the value of a key, as of the last acknowledged write.
     ///
     /// # Errors
     /// See [`Handle`].
-    pub async fn get(&self, key: &Key) -> Result<Option<Versioned>, Error> {
-        self.read(key, |register| register.value().cloned()).await
+    pub async fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
+        valued(self.ask(key, Operation::Get, Freshness::Linearizable).await?)
     }
 
-    /// Returns the value of a key, perhaps an older one: for routes, which are checked by using them.
+    /// Returns the value of a key, perhaps an older one, as any one replica has it: for routes, which are checked by using
+    /// them. It is to be had when a majority of the replicas is out of reach.
     ///
     /// # Errors
     /// See [`Handle`].
-    pub async fn hint_get(&self, key: &Key) -> Result<Option<Versioned>, Error> {
-        self.get(key).await
+    pub async fn hint_get(&self, key: &Key) -> Result<Option<Vec<u8>>, Error> {
+        valued(self.ask(key, Operation::Get, Freshness::Hint).await?)
     }
 
     /// Sets the value of a key. With a fence, only while no later holder of that lease has written here.
     ///
     /// # Errors
     /// See [`Handle`]; also [`Error::StaleFence`], and [`Error::TooLarge`] beyond [`limits::VALUE_BYTES`].
-    pub async fn put(&self, key: &Key, value: impl Into<Vec<u8>>, fence: Option<Fence>) -> Result<Version, Error> {
-        written(self.write(key, Write::Put { value: value.into(), fence }).await?)
+    pub async fn put(&self, key: &Key, value: impl Into<Vec<u8>>, fence: Option<Fence>) -> Result<(), Error> {
+        let value = value.into();
+        within_limit("a value", value.len(), limits::VALUE_BYTES)?;
+        let fence = fence.map(|Fence { lease, token }| kv::Fence { lease_key: lease.0, token: token.0 });
+        done(self.write(key, Operation::Put { value, fence }).await?)
     }
 
-    /// Removes the value of a key, and tells whether there was one. Its set and lease stay.
+    /// Removes the value and the set of a key. Its lease stays.
     ///
     /// # Errors
     /// See [`Handle`].
-    pub async fn delete(&self, key: &Key) -> Result<bool, Error> {
-        changed(self.write(key, Write::Delete).await?)
+    pub async fn delete(&self, key: &Key) -> Result<(), Error> {
+        done(self.write(key, Operation::Delete).await?)
     }
 
-    /// Sets (or with `None` removes) the value if it is at version `expect`; `None` there means it must be absent.
+    /// Sets (or with `None` removes) the value if it is `expected`; `None` there means it must be absent.
     ///
     /// # Errors
     /// See [`Handle`]; also [`Error::Conflict`], and [`Error::TooLarge`] beyond [`limits::VALUE_BYTES`].
     pub async fn compare_and_swap(
         &self,
         key: &Key,
-        expect: Option<Version>,
-        value: Option<Vec<u8>>,
-    ) -> Result<Version, Error> {
-        written(self.write(key, Write::CompareAndSwap { expect, value }).await?)
+        expected: Option<Vec<u8>>,
+        new: Option<Vec<u8>>,
+    ) -> Result<(), Error> {
+        within_limit("a value", new.as_ref().map_or(0, Vec::len), limits::VALUE_BYTES)?;
+        done(self.write(key, Operation::CompareAndSwap { expected, new }).await?)
     }
 
     /// Adds a child to a key's set; `false` means it was there.
@@ -97,7 +99,9 @@ impl Handle {
     /// # Errors
     /// See [`Handle`]; also [`Error::TooLarge`] beyond [`limits::CHILDREN`] or [`limits::CHILD_BYTES`].
     pub async fn set_append(&self, key: &Key, child: impl Into<Vec<u8>>) -> Result<bool, Error> {
-        changed(self.write(key, Write::Append(child.into())).await?)
+        let child = child.into();
+        within_limit("a child", child.len(), limits::CHILD_BYTES)?;
+        found(self.write(key, Operation::Append(child)).await?).map(|was_there| !was_there)
     }
 
     /// Removes a child from a key's set; `false` means it was not there.
@@ -105,7 +109,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn set_remove(&self, key: &Key, child: impl Into<Vec<u8>>) -> Result<bool, Error> {
-        changed(self.write(key, Write::Remove(child.into())).await?)
+        found(self.write(key, Operation::Remove(child.into())).await?)
     }
 
     /// Tells whether a child is in a key's set.
@@ -113,8 +117,7 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn set_contains(&self, key: &Key, child: impl Into<Vec<u8>>) -> Result<bool, Error> {
-        let child = child.into();
-        self.read(key, move |register| register.children().contains(&child)).await
+        found(self.ask(key, Operation::Contains(child.into()), Freshness::Linearizable).await?)
     }
 
     /// Returns a key's set, sorted.
@@ -122,7 +125,10 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn set_list(&self, key: &Key) -> Result<Vec<Vec<u8>>, Error> {
-        self.read(key, |register| register.children().iter().cloned().collect()).await
+        match self.ask(key, Operation::List, Freshness::Linearizable).await? {
+            Answer::Children(children) => Ok(children),
+            other => Err(refused(other)),
+        }
     }
 
     /// Takes the lease of a key if it is free. The same owner with the same nonce gets the same token again, with its
@@ -137,15 +143,19 @@ impl Handle {
         nonce: u64,
         ttl: Duration,
     ) -> Result<Lease, Error> {
-        leased(self.write(key, Write::Acquire { owner: owner.into(), nonce, ttl }).await?)
+        let (owner, ttl) = (owner.into(), ttl.min(limits::LEASE_TTL_MAX));
+        match self.write(key, Operation::Acquire { owner, nonce, ttl }).await? {
+            Answer::Granted(token) => Ok(Lease { token: Token(token), ttl }),
+            other => Err(refused(other)),
+        }
     }
 
     /// Starts the time of a held lease anew; the token stays.
     ///
     /// # Errors
     /// See [`Handle`]; also [`Error::Expired`].
-    pub async fn lease_renew(&self, key: &Key, token: Token) -> Result<Lease, Error> {
-        leased(self.write(key, Write::Renew(token)).await?)
+    pub async fn lease_renew(&self, key: &Key, token: Token) -> Result<(), Error> {
+        done(self.write(key, Operation::Renew { token: token.0 }).await?)
     }
 
     /// Gives a lease back.
@@ -153,76 +163,60 @@ impl Handle {
     /// # Errors
     /// See [`Handle`]; also [`Error::Expired`] if it is no longer held with this token.
     pub async fn lease_release(&self, key: &Key, token: Token) -> Result<(), Error> {
-        match self.write(key, Write::Release(token)).await? {
-            WriteAnswer::Released => Ok(()),
-            WriteAnswer::Written(_) | WriteAnswer::Changed(_) | WriteAnswer::Leased(_) => Err(Error::Conflict),
-        }
+        done(self.write(key, Operation::Release { token: token.0 }).await?)
     }
 
-    async fn read<T: Send + 'static>(
-        &self,
-        key: &Key,
-        question: impl FnOnce(&Register) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let deadline = Instant::now() + self.patience;
+    async fn write(&self, key: &Key, operation: Operation) -> Result<Answer, Error> {
+        self.ask(key, operation, Freshness::Linearizable).await
+    }
+
+    async fn ask(&self, key: &Key, operation: Operation, freshness: Freshness) -> Result<Answer, Error> {
+        within_limit("a key", key.as_bytes().len(), limits::KEY_BYTES)?;
+        let is_read = operation.is_read();
         let (reply, answer) = oneshot::channel();
-        let request = Request::Read(Box::new(move |register| {
-            // Whoever asked may have given up.
-            reply.send(register.map(question)).ok();
-        }));
-        self.send(key, request, deadline).await?;
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(Error::Unavailable),
-        }
-    }
-
-    async fn write(&self, key: &Key, write: Write) -> Result<WriteAnswer, Error> {
-        let deadline = Instant::now() + self.patience;
-        let op_id = match self.repeated {
-            Some(op_id) => op_id,
-            None => OpId::draw()?,
-        };
-        let (reply, answer) = oneshot::channel();
-        self.send(key, Request::Write { op_id, write, reply }, deadline).await?;
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(Error::Unknown { op_id }),
-        }
-    }
-
-    async fn send(&self, key: &Key, request: Request, deadline: Instant) -> Result<(), Error> {
-        if key.as_bytes().len() > limits::KEY_BYTES {
-            return Err(Error::TooLarge { what: "a key", limit: limits::KEY_BYTES });
-        }
-        let call = Call { key: key.clone(), request, deadline: deadline.into_std() };
-        match timeout_at(deadline, self.calls.send(call)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Error::Draining),
-            Err(_) => Err(Error::Unavailable),
+        let ask = Ask { key: key.as_bytes().to_vec(), operation, freshness, patience: self.patience };
+        self.mailbox.call(Call { ask, reply })?;
+        match timeout_at(Instant::now() + self.patience + GRACE, answer).await {
+            Ok(Ok(reply)) => reply.map(|reply| reply.answer),
+            Ok(Err(_)) | Err(_) => Err(if is_read { Error::Unavailable } else { Error::Unknown }),
         }
     }
 }
 
-// An answer of another kind means that a repeated id named another write.
+fn within_limit(what: &'static str, size: usize, limit: usize) -> Result<(), Error> {
+    if size > limit { Err(Error::TooLarge { what, limit }) } else { Ok(()) }
+}
 
-fn written(answer: WriteAnswer) -> Result<Version, Error> {
+fn valued(answer: Answer) -> Result<Option<Vec<u8>>, Error> {
     match answer {
-        WriteAnswer::Written(version) => Ok(version),
-        WriteAnswer::Changed(_) | WriteAnswer::Leased(_) | WriteAnswer::Released => Err(Error::Conflict),
+        Answer::Value(value) => Ok(value),
+        other => Err(refused(other)),
     }
 }
 
-fn changed(answer: WriteAnswer) -> Result<bool, Error> {
+fn found(answer: Answer) -> Result<bool, Error> {
     match answer {
-        WriteAnswer::Changed(changed) => Ok(changed),
-        WriteAnswer::Written(_) | WriteAnswer::Leased(_) | WriteAnswer::Released => Err(Error::Conflict),
+        Answer::Found(found) => Ok(found),
+        other => Err(refused(other)),
     }
 }
 
-fn leased(answer: WriteAnswer) -> Result<Lease, Error> {
+fn done(answer: Answer) -> Result<(), Error> {
     match answer {
-        WriteAnswer::Leased(lease) => Ok(lease),
-        WriteAnswer::Written(_) | WriteAnswer::Changed(_) | WriteAnswer::Released => Err(Error::Conflict),
+        Answer::Done => Ok(()),
+        other => Err(refused(other)),
+    }
+}
+
+/// The error that an answer stands for. The core answers each operation with its own kind, so the last line is for a node
+/// of another version.
+fn refused(answer: Answer) -> Error {
+    match answer {
+        Answer::Conflict | Answer::Held => Error::Conflict,
+        Answer::Expired => Error::Expired,
+        Answer::StaleFence => Error::StaleFence,
+        Answer::Done | Answer::Value(_) | Answer::Found(_) | Answer::Children(_) | Answer::Granted(_) => {
+            Error::Unavailable
+        }
     }
 }

@@ -14,27 +14,25 @@ pub const CHILD_BYTES: usize = 512;
 /// Most children of one key's set.
 pub const CHILDREN: usize = 4096;
 
+/// Most bytes of one key's value and set together.
+pub const REGISTER_BYTES: usize = 256 * 1024;
+
 /// Longest time a lease may be held without renewal; longer wishes are cut to it.
 pub const LEASE_TTL_MAX: Duration = Duration::from_secs(3600);
-
-/// Most leases that may ever guard one key. One is usual; the list is kept as long as the key, so it needs a bound.
-pub const FENCES: usize = 8;
-
-/// How many writes of a key are remembered to answer retries.
-pub const RECENT: usize = 8;
-
-/// How long an empty register is kept to answer retries of its last writes. Retries are promised for 30 s.
-pub const RETRY_WINDOW: Duration = Duration::from_secs(60);
 
 /// How long a call waits unless it says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Calls that may wait for the store thread. When they are that many, further callers wait for a place until their
-/// deadline.
+/// Calls that may wait for the core; further ones fail at once.
 pub const QUEUE: usize = 1024;
 
-/// Most calls committed in one transaction: bounds how long the first of them waits for the last.
+/// Most calls taken at a time: bounds how long what comes from other nodes waits for them.
 pub const BATCH_CALLS: usize = 512;
 
-/// Most bytes of values and children written in one transaction.
-pub const BATCH_BYTES: usize = 1 << 20;
+/// Packets of other nodes that may wait, and their bytes; further ones are lost, and sent again by whoever needs them.
+pub const PACKETS: usize = 1024;
+/// See [`PACKETS`].
+pub const PACKETS_BYTES: usize = 32 << 20;
+
+/// How long calls in progress may take when the node stops.
+pub const STOP: Duration = Duration::from_secs(2);

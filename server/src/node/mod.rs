@@ -3,25 +3,33 @@
 //! | part | does |
 //! |---|---|
 //! | [`Handle`] | asynchronous calls with a deadline, over one bounded queue |
-//! | `store` | the one thread that owns the state: applies queued calls, commits them together, then answers |
-//! | `register` | what a call does to one key; pure |
+//! | `mailbox` | what waits for the core's thread, each kind with its bound |
+//! | `core` | the one thread that owns `specter_dht::Node`: feeds it, and carries out what it wants |
+//! | `open` | starts the core on what the data directory holds |
+//! | `checkpoint` `changes` `rows` | what changed goes into the snapshot now and then, so that the log may forget it |
+//! | [`offline`] | looks at a data directory whose node does not run |
 //!
-//! Every call takes effect at one instant between call and answer, and is on disk before it is answered. Today one node
-//! serves all keys from its own disk; callers see the same operations and errors when other nodes take part.
+//! Every call takes effect at one instant between call and answer, and is on the disks of a majority of the key's replicas
+//! before it is answered. A node alone is a cluster of one.
 
 use std::time::Duration;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-mod call;
+mod changes;
+mod checkpoint;
+mod core;
 mod handle;
 pub mod limits;
-mod register;
-mod store;
+mod mailbox;
+pub mod offline;
+mod open;
+mod rows;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use handle::Handle;
-pub use store::{Node, OpenError};
+pub use open::{Node, OpenError, Opening, Tuning};
 
 /// A key: at most [`limits::KEY_BYTES`]; a call with a longer one fails with [`Error::TooLarge`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,19 +51,6 @@ impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0.escape_ascii())
     }
-}
-
-/// When a value was written, compared with every other write of the store: it only grows, also across restarts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct Version(u64);
-
-/// A value and the version of the write that put it there.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Versioned {
-    /// At most [`limits::VALUE_BYTES`].
-    pub value: Vec<u8>,
-    /// Changes with every write of this value, and with nothing else: not with the key's set or lease.
-    pub version: Version,
 }
 
 /// Proves one holding of a lease. A later holder's token is larger.
@@ -80,24 +75,10 @@ pub struct Fence {
     pub token: Token,
 }
 
-/// Names one write, so that a retry of it takes effect once.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct OpId(u128);
-
-impl OpId {
-    /// Draws an id that nobody else has.
-    fn draw() -> Result<Self, Error> {
-        let mut bytes = [0; 16];
-        // Without random bytes no two writes could be told apart; the system gives them again when it can.
-        SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Unavailable)?;
-        Ok(Self(u128::from_le_bytes(bytes)))
-    }
-}
-
 /// Why a call to the store did not succeed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Error {
-    /// The value is not at the expected version, or the lease is somebody else's. Nothing was changed.
+    /// The value is not the expected one, or the lease is somebody else's. Nothing was changed.
     #[error("the key was changed by somebody else, or its lease is held by somebody else")]
     Conflict,
     /// The lease is no longer held with this token. Nothing was changed.
@@ -114,17 +95,15 @@ pub enum Error {
         /// In bytes or pieces.
         limit: usize,
     },
-    /// The store could not take the call in time. Nothing was changed; the call may be repeated.
+    /// The store could not take the call in time: no majority of the key's replicas was in reach, or too much waits.
+    /// Nothing was changed; the call may be repeated.
     #[error("the store did not take the request in time; nothing was changed")]
     Unavailable,
-    /// Nobody can tell whether the write was done. The same call through [`Handle::repeat`] does it once at most.
+    /// Nobody can tell whether the write was done.
     #[error("the store did not say in time whether the write was done")]
-    Unknown {
-        /// To be given to [`Handle::repeat`].
-        op_id: OpId,
-    },
+    Unknown,
     /// The disk is full or fails. Nothing was changed; reads still work.
-    #[error("the store takes no writes: its disk is full or fails, or its file is locked")]
+    #[error("the store takes no writes: the disks of the key's replicas are full or fail")]
     ReadOnly,
     /// The node is shutting down. Nothing was changed.
     #[error("the node is shutting down")]
@@ -135,11 +114,8 @@ impl Error {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn retry(&self) -> bool {
         match self {
-            Self::Unavailable | Self::Unknown { .. } | Self::ReadOnly => true,
+            Self::Unavailable | Self::Unknown | Self::ReadOnly => true,
             Self::Conflict | Self::Expired | Self::StaleFence | Self::TooLarge { .. } | Self::Draining => false,
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

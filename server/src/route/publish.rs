@@ -77,14 +77,14 @@ impl Names {
     /// Whether `client` owns the name.
     async fn check(&self, client: ClientId, hostname: &Hostname) -> Result<(), ErrorCode> {
         match self.store.get(&key::hostname(hostname)).await.map_err(code)? {
-            Some(stored) if Registration::from_bytes(&stored.value) == Some(Registration { owner: client }) => Ok(()),
+            Some(stored) if Registration::from_bytes(&stored) == Some(Registration { owner: client }) => Ok(()),
             Some(_) | None => Err(ErrorCode::NotOwner),
         }
     }
 
     async fn authorize_one(&self, client: ClientId, hostname: &Hostname) -> Result<(), ErrorCode> {
         match self.store.get(&key::hostname(hostname)).await.map_err(code)? {
-            Some(stored) if Registration::from_bytes(&stored.value) == Some(Registration { owner: client }) => Ok(()),
+            Some(stored) if Registration::from_bytes(&stored) == Some(Registration { owner: client }) => Ok(()),
             Some(_) => Err(ErrorCode::NotOwner),
             None => {
                 // A claim that was cut short left the name in the client's set only.
@@ -101,10 +101,10 @@ impl Names {
     async fn release_one(&self, client: ClientId, hostname: &Hostname) -> Result<(), ErrorCode> {
         let key = key::hostname(hostname);
         match self.store.get(&key).await.map_err(code)? {
-            Some(stored) if Registration::from_bytes(&stored.value) != Some(Registration { owner: client }) => {
+            Some(stored) if Registration::from_bytes(&stored) != Some(Registration { owner: client }) => {
                 return Err(ErrorCode::NotOwner);
             }
-            Some(stored) => match self.store.compare_and_swap(&key, Some(stored.version), None).await {
+            Some(stored) => match self.store.compare_and_swap(&key, Some(stored), None).await {
                 Ok(_) => {}
                 Err(Error::Conflict) => return Err(ErrorCode::Unavailable),
                 Err(error) => return Err(code(error)),
@@ -187,7 +187,7 @@ fn code(error: Error) -> ErrorCode {
         | Error::Expired
         | Error::StaleFence
         | Error::Unavailable
-        | Error::Unknown { .. }
+        | Error::Unknown
         | Error::ReadOnly => ErrorCode::Unavailable,
     }
 }
@@ -195,14 +195,14 @@ fn code(error: Error) -> ErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::Node;
+    use crate::node::tests::alone;
 
     const ANN: ClientId = ClientId([1; 32]);
     const BOB: ClientId = ClientId([2; 32]);
 
     async fn with_names<F: AsyncFnOnce(&Names)>(test: F) {
         let folder = tempfile::tempdir().expect("folder");
-        let node = Node::open(folder.path()).expect("store");
+        let node = alone(folder.path());
         test(&Names::new(node.handle())).await;
         node.stop().await;
     }

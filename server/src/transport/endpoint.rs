@@ -33,6 +33,15 @@ pub enum BindError {
     Tls(#[from] NoInitialCipherSuite),
 }
 
+/// Application close code: all is said.
+pub const CLOSE_NORMAL: u32 = 0;
+
+/// Application close code: the other side broke the protocol.
+pub const CLOSE_VIOLATION: u32 = 2;
+
+/// Application close code: the node shuts down.
+pub const CLOSE_DRAINING: u32 = 3;
+
 /// Asked for each UDP socket: at 1 Gbit/s about 30 ms of packets, so that a pause of this process loses none.
 const UDP_BUFFER_BYTES: usize = 4 << 20;
 

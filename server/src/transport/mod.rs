@@ -2,12 +2,16 @@
 //!
 //! | part | does |
 //! |---|---|
+//! | [`accept`] | accepts QUIC connections, and tells links from other nodes |
 //! | [`endpoint`] | binds UDP sockets and sets QUIC up for nodes |
 //! | [`defer`] | runs QUIC drivers behind the tasks that feed them |
 //! | [`framed`] | reads and writes `specter_wire` frames |
+//! | [`peers`] | moves packets between nodes |
 //! | `room` | bounds on connections, in all and from one source |
 
+pub mod accept;
 pub mod defer;
 pub mod endpoint;
 pub mod framed;
+pub mod peers;
 pub(crate) mod room;

@@ -24,7 +24,7 @@ struct Taken {
 
 /// A connection's place in a room, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     room: Room,
     source: Source,
 }

@@ -1,7 +1,8 @@
-//! Bounds of what nodes say to each other about a slot.
+//! Bounds of what nodes say to each other about a slot. Whether the sender may say it is for the slot to judge.
 
-use super::{Bounded, check_key, check_number, ensure};
-use crate::kv::{Message, Report};
+use super::{Bounded, check_key, check_number, check_seq, ensure};
+use crate::kv::limits::KEYS_MAX;
+use crate::kv::{Digest, Message, Report};
 use crate::{Ballot, Version};
 
 impl Bounded for Message {
@@ -11,17 +12,11 @@ impl Bounded for Message {
                 ballot.check()?;
                 instead_of.check()
             }
-            Self::Succeed { ballot } => ballot.check(),
             Self::Promise { ballot, report } => {
                 ballot.check()?;
                 report.check()
             }
-            Self::Nack { ballot, promised, config, chosen: _ } => {
-                ballot.check()?;
-                promised.check()?;
-                config.check()
-            }
-            Self::Fetch { ballot, after } => {
+            Self::Fetch { ballot, after } | Self::List { ballot, after } => {
                 ballot.check()?;
                 after.as_ref().map_or(Ok(()), check_key)
             }
@@ -31,39 +26,30 @@ impl Bounded for Message {
                 after.as_ref().map_or(Ok(()), check_key)?;
                 registers.iter().try_for_each(|(key, version, register)| {
                     check_key(key)?;
-                    version.check()?;
+                    check_written_by(*ballot, *version)?;
                     register.check()
                 })
+            }
+            Self::Nack { ballot, promised, config, chosen: _ } => {
+                ballot.check()?;
+                promised.check()?;
+                config.check()
             }
             Self::Accept { ballot, key, version, register, config } => {
                 ballot.check()?;
                 check_key(key)?;
-                version.check()?;
+                check_written_by(*ballot, *version)?;
                 register.check()?;
-                config.check()?;
-                check_written_by(*ballot, *version)
-            }
-            Self::Full { ballot } => ballot.check(),
-            Self::List { ballot, after } => {
-                ballot.check()?;
-                after.as_ref().map_or(Ok(()), check_key)
-            }
-            Self::Listed { ballot, after, versions, more: _ } => {
-                ballot.check()?;
-                after.as_ref().map_or(Ok(()), check_key)?;
-                versions.iter().try_for_each(|(key, version)| {
-                    check_key(key)?;
-                    version.check()
-                })
-            }
-            Self::Behind { ballot, key } => {
-                ballot.check()?;
-                check_key(key)
+                check_written_by(*ballot, *config)
             }
             Self::Accepted { ballot, key, version } | Self::Purge { ballot, key, version } => {
                 ballot.check()?;
                 check_key(key)?;
-                version.check()
+                check_written_by(*ballot, *version)
+            }
+            Self::Behind { ballot, key } => {
+                ballot.check()?;
+                check_key(key)
             }
             Self::AcceptConfig { ballot, config } => {
                 ballot.check()?;
@@ -78,11 +64,21 @@ impl Bounded for Message {
                 ballot.check()?;
                 check_number(*round)
             }
-            Self::Confirmed { ballot, round, known, full: _, digest: _ } => {
+            Self::Confirmed { ballot, round, known, full: _, digest } => {
                 ballot.check()?;
                 check_number(*round)?;
-                known.check()
+                known.check()?;
+                digest.check()
             }
+            Self::Listed { ballot, after, versions, more: _ } => {
+                ballot.check()?;
+                after.as_ref().map_or(Ok(()), check_key)?;
+                versions.iter().try_for_each(|(key, version)| {
+                    check_key(key)?;
+                    check_written_by(*ballot, *version)
+                })
+            }
+            Self::Full { ballot } | Self::Succeed { ballot } => ballot.check(),
             Self::Learn { config } => config.check(),
         }
     }
@@ -90,15 +86,24 @@ impl Bounded for Message {
 
 /// A leader writes nothing that is newer than itself: a member that took it would refuse all that comes after.
 fn check_written_by(ballot: Ballot, version: Version) -> Result<(), &'static str> {
+    version.check()?;
     ensure(version.ballot <= ballot, "a leader writes in the name of a later one")
 }
 
 impl Bounded for Report {
     fn check(&self) -> Result<(), &'static str> {
-        let Self { config, chosen: _, tenure, mark, seq, digest: _ } = self;
+        let Self { config, chosen: _, tenure, mark, seq, digest } = self;
         config.check()?;
         tenure.check()?;
         mark.check()?;
-        check_number(*seq)
+        check_seq(*seq)?;
+        digest.check()
+    }
+}
+
+impl Bounded for Digest {
+    fn check(&self) -> Result<(), &'static str> {
+        let Self { keys, hash: _ } = self;
+        ensure(*keys <= KEYS_MAX, "a member holds more keys than a slot has")
     }
 }

@@ -1,6 +1,7 @@
 //! Bounds of packets between nodes, and of a node's log.
 
-use super::{Bounded, MEMBERS_MAX, PEERS_MAX, ensure};
+use super::{Bounded, PEERS_MAX, ensure};
+use crate::kv::limits::{CHILD_MAX, CHILDREN_MAX, MEMBERS_MAX, VALUE_MAX};
 use crate::kv::{Answer, Refusal};
 use crate::{Packet, Part, Record, Reply, Terms};
 
@@ -53,10 +54,10 @@ impl Bounded for Reply {
 impl Bounded for Answer {
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Value(Some(value)) => super::check_value(value),
+            Self::Value(Some(value)) => ensure(value.len() <= VALUE_MAX, "a value is too long"),
             Self::Children(children) => {
-                ensure(children.len() <= super::CHILDREN_MAX, "a set has too many children")?;
-                children.iter().try_for_each(|child| super::check_value(child))
+                ensure(children.len() <= CHILDREN_MAX, "a set has too many children")?;
+                ensure(children.iter().all(|child| child.len() <= CHILD_MAX), "a child is too long")
             }
             Self::Granted(token) => super::check_number(*token),
             Self::Done

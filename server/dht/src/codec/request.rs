@@ -1,42 +1,23 @@
 //! Bounds of what clients ask.
 
-use super::register::{check_owner, check_ttl};
-use super::{Bounded, check_key, check_number, check_value};
-use crate::kv::{Fence, Operation, Request};
+use super::{Bounded, check_seq, ensure};
+use crate::kv::{Operation, Request};
 
 impl Bounded for Request {
     fn check(&self) -> Result<(), &'static str> {
-        let Self { key, op: _, operation } = self;
-        check_key(key)?;
-        operation.check()
-    }
-}
-
-impl Bounded for Operation {
-    fn check(&self) -> Result<(), &'static str> {
-        match self {
-            Self::Get | Self::Delete | Self::List => Ok(()),
-            Self::Put { value, fence } => {
-                check_value(value)?;
-                fence.check()
-            }
-            Self::CompareAndSwap { expected, new } => {
-                [expected, new].into_iter().flatten().try_for_each(|value| check_value(value))
-            }
-            Self::Append(child) | Self::Remove(child) | Self::Contains(child) => check_value(child),
-            Self::Acquire { owner, nonce: _, ttl } => {
-                check_owner(owner)?;
-                check_ttl(*ttl)
-            }
-            Self::Renew { token } | Self::Release { token } => check_number(*token),
+        ensure(self.fits(), "a request is too large, or its lease too short or too long")?;
+        match &self.operation {
+            Operation::Put { fence: Some(fence), .. } => check_seq(fence.token),
+            Operation::Renew { token } | Operation::Release { token } => check_seq(*token),
+            Operation::Get
+            | Operation::Put { fence: None, .. }
+            | Operation::Delete
+            | Operation::CompareAndSwap { .. }
+            | Operation::Append(_)
+            | Operation::Remove(_)
+            | Operation::Contains(_)
+            | Operation::List
+            | Operation::Acquire { .. } => Ok(()),
         }
-    }
-}
-
-impl Bounded for Fence {
-    fn check(&self) -> Result<(), &'static str> {
-        let Self { lease_key, token } = self;
-        check_key(lease_key)?;
-        check_number(*token)
     }
 }

@@ -7,12 +7,14 @@ pub(crate) mod strategy;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::*;
+use crate::kv::limits::*;
 use crate::kv::*;
 use crate::{NodeId, Peer, Point, ring};
 use strategy::Span;
@@ -103,19 +105,16 @@ fn a_long_key_is_refused() {
 
 #[test]
 fn a_long_value_is_refused_wherever_it_stands() {
-    let value = |length: usize| vec![7; length];
-    let makers: [fn(Vec<u8>) -> Operation; 6] = [
-        |value| Operation::Put { value, fence: None },
-        |value| Operation::CompareAndSwap { expected: Some(value), new: None },
-        |value| Operation::CompareAndSwap { expected: None, new: Some(value) },
-        Operation::Append,
-        Operation::Remove,
-        Operation::Contains,
-    ];
-    for make in makers {
-        assert_bound(&request(make(value(VALUE_MAX))), &request(make(value(VALUE_MAX + 1))));
-    }
-    let held = |length: usize| Register { value: Some(value(length)), ..Register::EMPTY };
+    let bound = |longest: usize, make: fn(Vec<u8>) -> Operation| {
+        assert_bound(&request(make(vec![7; longest])), &request(make(vec![7; longest + 1])));
+    };
+    bound(VALUE_MAX, |value| Operation::Put { value, fence: None });
+    bound(VALUE_MAX, |value| Operation::CompareAndSwap { expected: Some(value), new: None });
+    bound(VALUE_MAX, |value| Operation::CompareAndSwap { expected: None, new: Some(value) });
+    bound(CHILD_MAX, Operation::Append);
+    bound(CHILD_MAX, Operation::Remove);
+    bound(CHILD_MAX, Operation::Contains);
+    let held = |length: usize| Register { value: Some(vec![7; length]), ..Register::EMPTY };
     assert_bound(&held(VALUE_MAX), &held(VALUE_MAX + 1));
 }
 
@@ -131,12 +130,13 @@ fn children(count: usize, length: usize) -> Register {
 #[test]
 fn a_large_register_is_refused() {
     assert_bound(&children(CHILDREN_MAX, 8), &children(CHILDREN_MAX + 1, 8));
-    assert_bound(&children(4, VALUE_MAX), &children(5, VALUE_MAX));
-    let fences = |count: u32| Register {
+    assert_bound(&children(1, CHILD_MAX), &children(1, CHILD_MAX + 1));
+    assert_bound(&children(500, CHILD_MAX), &children(520, CHILD_MAX));
+    let fences = |count: usize| Register {
         fences: (0..count).map(|key| (key.to_be_bytes().to_vec(), 1)).collect(),
         ..Register::EMPTY
     };
-    assert_bound(&fences(4096), &fences(4097));
+    assert_bound(&fences(FENCES_MAX), &fences(FENCES_MAX + 1));
 }
 
 #[test]
@@ -157,23 +157,23 @@ fn a_register_remembers_no_more_than_a_leader_makes_it() {
 fn a_lease_that_is_no_lease_is_refused() {
     let acquire = |owner: usize, ttl| request(Operation::Acquire { owner: vec![7; owner], nonce: 1, ttl });
     let second = Duration::from_secs(1);
-    assert_bound(&acquire(KEY_MAX, second), &acquire(KEY_MAX + 1, second));
-    assert_bound(&acquire(1, Duration::from_millis(1)), &acquire(1, Duration::ZERO));
-    assert_bound(&acquire(1, second * 86_400), &acquire(1, second * 86_401));
+    assert_bound(&acquire(OWNER_MAX, second), &acquire(OWNER_MAX + 1, second));
+    assert_bound(&acquire(1, LEASE_SHORTEST), &acquire(1, Duration::ZERO));
+    assert_bound(&acquire(1, LEASE_LONGEST), &acquire(1, LEASE_LONGEST + second));
     let held = |token| {
         let lease = Lease { owner: b"o".to_vec(), nonce: 1, ttl: second, token };
         Register { lease: Some(lease), ..Register::EMPTY }
     };
-    assert_bound(&held(NUMBER_MAX), &held(NUMBER_MAX + 1));
-    assert_bound(&request(Operation::Renew { token: NUMBER_MAX }), &request(Operation::Renew { token: u64::MAX }));
+    assert_bound(&held(SEQ_MAX), &held(SEQ_MAX + 1));
+    assert_bound(&request(Operation::Renew { token: SEQ_MAX }), &request(Operation::Renew { token: u64::MAX }));
 }
 
 #[test]
 fn numbers_that_somebody_counts_on_from_leave_room() {
-    let ballot = |counter| Message::Prepare { ballot: Ballot { counter, node: node(1) }, instead_of: None };
+    let ballot = |counter| Message::Full { ballot: Ballot { counter, node: node(1) } };
     assert_bound(&ballot(COUNTER_MAX), &ballot(COUNTER_MAX + 1));
     let seq = |seq| Entry::Purge { key: Vec::new(), version: version(1, seq) };
-    assert_bound(&seq(NUMBER_MAX), &seq(NUMBER_MAX + 1));
+    assert_bound(&seq(SEQ_MAX), &seq(SEQ_MAX + 1));
     let round = |round| Message::Confirmed { ballot: Ballot::default(), round, known: None, full: false, digest: None };
     assert_bound(&round(NUMBER_MAX), &round(NUMBER_MAX + 1));
     let life = |incarnation| Peer { incarnation, ..peer() };
@@ -191,45 +191,43 @@ fn a_configuration_that_cannot_be_is_refused() {
     let twice = [side(2), side(2)].concat();
     assert_bound(&of(side(3), Some(side(1)), None), &of(side(3), Some(side(0)), None));
     assert_bound(&of(side(2), None, None), &of(twice, None, None));
+    assert_bound(&of(side(2), None, None), &of(side(0), None, None));
+    let admitted = |since| of(vec![Member { node: node(1), since }], None, None);
+    assert_bound(&admitted(version(1, 1)), &admitted(version(1, 2)));
     assert_bound(&of(side(2), None, None), &of(side(2), Some(side(1)), Some(side(1))));
 }
 
 #[test]
 fn a_leader_writes_nothing_newer_than_itself() {
     let ballot = Ballot { counter: 2, node: node(1) };
-    let accept = |version| {
-        let (key, register, config) = (Vec::new(), Register::EMPTY.into(), Version::default());
+    let accept = |version, config| {
+        let (key, register) = (Vec::new(), Arc::new(Register::EMPTY));
         Message::Accept { ballot, key, version, register, config }
     };
-    assert_bound(&accept(version(2, 1)), &accept(version(3, 1)));
+    assert_bound(&accept(version(2, 1), version(2, 1)), &accept(version(3, 1), version(2, 1)));
+    assert_bound(&accept(version(2, 1), version(2, 1)), &accept(version(2, 1), version(3, 1)));
     let propose = |version| Message::AcceptConfig { ballot, config: Config { version, ..Config::founding([node(1)]) } };
     assert_bound(&propose(version(2, 1)), &propose(version(3, 1)));
 }
 
-/// A page of what a member holds.
-fn page(version: Version, registers: impl IntoIterator<Item = (Vec<u8>, Register)>) -> Message {
-    let registers = registers.into_iter().map(|(key, register)| (key, version, register.into())).collect();
-    Message::Held { ballot: Ballot::default(), tenure: None, after: None, registers, more: false }
+fn held(registers: Vec<(Key, Version, Arc<Register>)>) -> Message {
+    let ballot = Ballot { counter: 2, node: node(1) };
+    Message::Held { ballot, tenure: None, after: None, registers, more: false }
 }
 
 #[test]
-fn a_page_is_held_to_its_bounds_in_every_part() {
-    let of = |key: usize, register| page(version(1, 1), [(vec![7; key], register)]);
-    assert_bound(&of(KEY_MAX, Register::EMPTY), &of(KEY_MAX + 1, Register::EMPTY));
-    assert_bound(&of(1, children(4, VALUE_MAX)), &of(1, children(5, VALUE_MAX)));
-    let one = |seq| page(version(1, seq), [(vec![7], Register::EMPTY)]);
-    assert_bound(&one(1), &one(u64::MAX));
-}
-
-#[test]
-fn a_report_is_held_to_its_bounds_in_every_part() {
-    let promise = |mark, seq| {
-        let config = Config::default();
-        let report = Report { config, chosen: true, tenure: None, mark, seq, digest: Digest::default() };
+fn what_a_member_tells_a_candidate_is_held_to_its_bounds_in_every_part() {
+    let of = |key: usize, counter, register| held(vec![(vec![7; key], version(counter, 1), Arc::new(register))]);
+    assert_bound(&of(KEY_MAX, 2, Register::EMPTY), &of(KEY_MAX + 1, 2, Register::EMPTY));
+    assert_bound(&of(1, 2, Register::EMPTY), &of(1, 3, Register::EMPTY));
+    assert_bound(&of(1, 2, children(1, 8)), &of(1, 2, children(1, CHILD_MAX + 1)));
+    let promise = |seq, keys| {
+        let (config, mark, digest) = (Config::default(), Version::default(), Digest { keys, hash: 1 });
+        let report = Report { config, chosen: true, tenure: None, mark, seq, digest };
         Message::Promise { ballot: Ballot::default(), report: Box::new(report) }
     };
-    assert_bound(&promise(version(1, 1), 1), &promise(version(1, u64::MAX), 1));
-    assert_bound(&promise(version(1, 1), NUMBER_MAX), &promise(version(1, 1), u64::MAX));
+    assert_bound(&promise(SEQ_MAX, KEYS_MAX), &promise(SEQ_MAX + 1, KEYS_MAX));
+    assert_bound(&promise(SEQ_MAX, KEYS_MAX), &promise(SEQ_MAX, KEYS_MAX + 1));
 }
 
 #[test]
@@ -265,8 +263,8 @@ fn a_list_of_too_many_machines_is_refused() {
 
 #[test]
 fn a_frame_has_a_longest_length_on_both_sides() {
-    let full = || Register { value: Some(vec![7; VALUE_MAX]), ..Register::EMPTY };
-    let of = |count: u8| page(version(1, 1), (0..count).map(|key| (vec![key], full())));
+    let full = Arc::new(Register { value: Some(vec![7; VALUE_MAX]), ..Register::EMPTY });
+    let of = |count: u8| held((0..count).map(|key| (vec![key], version(1, 1), Arc::clone(&full))).collect());
     assert_comes_back(&of(15));
     let mut buffer = b"before".to_vec();
     assert!(matches!(encode(&of(16), &mut buffer), Err(CodecError::Length(length)) if length > FRAME_BYTES_MAX));

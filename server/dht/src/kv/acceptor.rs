@@ -9,7 +9,7 @@ use crate::kv::{Config, Durable, Entry, Key, Message, Register, Registers, Repor
 use crate::{Ballot, Instant, NodeId, Version};
 
 /// The voting half of a slot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Acceptor {
     me: NodeId,
     rules: Rules,
@@ -18,7 +18,7 @@ pub(crate) struct Acceptor {
     /// Whether there is no room on the disk but for what is small.
     pub(crate) full: bool,
     /// Where in the log the promise stands: all that an answer to `Confirm` rests on.
-    promise_position: u64,
+    pub(crate) promise_position: u64,
     /// Who led when it was last heard, and when that was.
     pub(crate) leader: Option<(NodeId, Instant)>,
 }

@@ -17,7 +17,7 @@ use crate::{Instant, NodeId, Version};
 const PATIENCE: u32 = 5;
 
 /// What is known of what members really hold.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Audits {
     /// Grows with whatever a member should take notice of.
     pub(crate) moves: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Audits {
 }
 
 /// A member that is listing what it holds.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Listing {
     node: NodeId,
     after: Option<Key>,

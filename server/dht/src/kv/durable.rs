@@ -72,6 +72,25 @@ pub struct Durable {
     pub mark: Version,
 }
 
+/// What a member has beside its registers: each is as in [`Durable`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Meta {
+    /// No lower ballot is listened to.
+    pub promise: Ballot,
+    /// The newest configuration accepted.
+    pub config: Config,
+    /// Whether that configuration is known to be chosen.
+    pub chosen: bool,
+    /// Since when the node has been a member without a break, or none.
+    pub tenure: Option<Version>,
+    /// What was accepted and is lost, until it or something newer is accepted again.
+    pub lost: BTreeMap<Key, Version>,
+    /// The highest place of any value ever held.
+    pub seq: u64,
+    /// Of keys that are not held, nothing up to this version is accepted.
+    pub mark: Version,
+}
+
 impl Durable {
     /// The state of a node that has never heard of the slot.
     pub fn new(node: NodeId, rules: Rules) -> Self {
@@ -87,6 +106,30 @@ impl Durable {
             lost: BTreeMap::new(),
             seq: 0,
             mark: Version::default(),
+        }
+    }
+
+    /// The state of a member, as a snapshot tells it; its registers come by [`Durable::hold`].
+    pub fn restore(node: NodeId, rules: Rules, meta: Meta) -> Self {
+        let Meta { promise, config, chosen, tenure, lost, seq, mark } = meta;
+        Self { promise, config, chosen, tenure, lost, seq, mark, ..Self::new(node, rules) }
+    }
+
+    /// Takes in a register of a snapshot.
+    pub fn hold(&mut self, key: Key, version: Version, register: Arc<Register>) {
+        self.apply(&Entry::Accept { key, version, register });
+    }
+
+    /// What there is beside the registers.
+    pub fn meta(&self) -> Meta {
+        Meta {
+            promise: self.promise,
+            config: self.config.clone(),
+            chosen: self.chosen,
+            tenure: self.tenure,
+            lost: self.lost.clone(),
+            seq: self.seq,
+            mark: self.mark,
         }
     }
 

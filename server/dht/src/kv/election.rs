@@ -9,13 +9,13 @@ use crate::kv::{Config, Message, Report, Rule, Slot};
 use crate::{Ballot, Instant, NodeId};
 
 /// A member that asks for the right to lead.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) ballot: Ballot,
     pub(crate) deadline: Instant,
     /// The deadline is never put off beyond this.
     pub(crate) last_deadline: Instant,
-    asked: BTreeSet<NodeId>,
+    pub(crate) asked: BTreeSet<NodeId>,
     /// The leader that has asked it to lead.
     instead_of: Option<Ballot>,
     pub(crate) reports: BTreeMap<NodeId, Report>,

@@ -10,7 +10,7 @@ use crate::kv::{Digest, Key, Register};
 use crate::{Instant, Version};
 
 /// What is settled about a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Held {
     pub(crate) version: Version,
     pub(crate) register: Arc<Register>,
@@ -25,7 +25,7 @@ pub(crate) struct Held {
 }
 
 /// What a leader knows of its keys.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Keys {
     table: BTreeMap<Key, Held>,
     /// Keys whose value this leader has not written in this configuration.

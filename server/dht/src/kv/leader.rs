@@ -38,7 +38,7 @@ impl Request {
 }
 
 /// Something to be done to a key, one at a time.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Task {
     /// What a client asked.
     Request { id: RequestId, request: Request },
@@ -51,7 +51,7 @@ pub(crate) enum Task {
 }
 
 /// A write on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Flight {
     pub(crate) version: Version,
     register: Arc<Register>,
@@ -61,14 +61,14 @@ pub(crate) struct Flight {
 }
 
 /// What is being done to a key, and what is to be done to it afterwards.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Work {
     pub(crate) flight: Option<Flight>,
     queue: VecDeque<Task>,
 }
 
 /// A node that leads the slot.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Leader {
     pub(crate) ballot: Ballot,
     pub(crate) seq: u64,

@@ -38,7 +38,7 @@ mod upkeep;
 
 pub use config::{Config, Member};
 pub use digest::Digest;
-pub use durable::{Durable, Entry, Registers};
+pub use durable::{Durable, Entry, Meta, Registers};
 pub use message::{Input, Message, Output, Refusal, Report, Request, RequestId};
 pub use register::{Answer, Fence, Key, Lease, OpId, Operation, Register};
 pub use rules::{Rule, Rules};

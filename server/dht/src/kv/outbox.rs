@@ -48,7 +48,7 @@ impl Message {
 }
 
 /// Outputs on their way out, and the messages a node sends to itself.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Outbox {
     me: NodeId,
     rules: Rules,

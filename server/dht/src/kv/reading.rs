@@ -9,7 +9,7 @@ use crate::kv::{Key, Message, Register, Request, RequestId, Rule};
 use crate::{NodeId, Version};
 
 /// Reads that wait, and who confirmed up to which round.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Reads {
     waiting: Vec<Read>,
     /// The newest question asked.
@@ -19,7 +19,7 @@ pub(crate) struct Reads {
     confirmed: BTreeMap<NodeId, u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Read {
     id: RequestId,
     key: Key,

@@ -10,14 +10,14 @@ use crate::kv::{Config, Member, Message, Rule};
 use crate::{NodeId, Version};
 
 /// A configuration on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Proposal {
-    config: Config,
+    pub(crate) config: Config,
     accepted: BTreeSet<NodeId>,
 }
 
 /// What happens once nothing is on its way any more.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Drain {
     /// R1: the members to be join.
     Enlarge(Vec<NodeId>),
@@ -110,12 +110,6 @@ impl Leader {
             self.refresh_stale(context);
         }
         self.send_lacking(context);
-    }
-
-    /// Whether the node's answers count; a stranger's would only take memory.
-    pub(crate) fn hears(&self, node: NodeId) -> bool {
-        let proposed = self.proposal.as_ref().map(|proposal| &proposal.config);
-        [Some(&self.config), proposed].into_iter().flatten().any(|config| config.audience().contains(&node))
     }
 
     /// Asks the member that lacks least to lead; goes on itself when there is none.

@@ -23,7 +23,7 @@ use crate::kv::{Config, Digest, Key, Message, Register, Registers, Report, Rule,
 use crate::{Ballot, Instant, NodeId, Version};
 
 /// What was read so far of what a member holds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Reading {
     registers: Registers,
     digest: Digest,

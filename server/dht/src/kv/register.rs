@@ -187,6 +187,16 @@ impl Register {
         self.lease.as_ref()
     }
 
+    /// The value, if there is one.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.value.as_deref()
+    }
+
+    /// The set.
+    pub const fn children(&self) -> &BTreeSet<Vec<u8>> {
+        &self.set
+    }
+
     /// About how many bytes it takes in a message.
     pub(crate) fn size(&self) -> usize {
         let value = self.value.as_ref().map_or(0, Vec::len);

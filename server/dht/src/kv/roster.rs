@@ -5,7 +5,7 @@ use crate::kv::{Config, Rule, Rules};
 use crate::{NodeId, Version};
 
 /// Some members of a [`Roster`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Nodes(u32);
 
 impl Nodes {
@@ -36,7 +36,7 @@ impl Nodes {
 }
 
 /// The members of a configuration, each with a place.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Roster {
     nodes: Vec<NodeId>,
     old: Nodes,

@@ -2,7 +2,7 @@
 
 /// One rule of the protocol. Each is broken by a variant that the simulator must catch; a rule whose absence nobody
 /// notices is either not needed or not tested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// A1: nothing leaves before what it rests on is on the disk. Broken: answers before the fsync.
     PersistBeforeReply,
@@ -93,7 +93,7 @@ impl Rule {
 }
 
 /// Which rules a slot keeps: all of them, unless the `broken` feature is on and a test says otherwise.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rules {
     #[cfg(feature = "broken")]
     broken: Option<Rule>,

@@ -26,7 +26,7 @@ pub(crate) struct Wanted {
 }
 
 /// What the node is at the moment; nothing of it outlives a restart.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Role {
     Follower,
     Candidate(Candidate),
@@ -34,7 +34,7 @@ pub(crate) enum Role {
 }
 
 /// One node's part in one slot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Slot {
     pub(crate) me: NodeId,
     pub(crate) rules: Rules,
@@ -285,7 +285,7 @@ impl Slot {
                 self.heard(now, from);
             }
             Message::Listed { ballot, after, versions, more } => {
-                self.lead_in(now, from, ballot, |leader, context| {
+                self.lead_in(now, ballot, |leader, context| {
                     leader.listed(context, from, after.as_ref(), &versions, more);
                 });
             }
@@ -297,19 +297,19 @@ impl Slot {
                 self.nacked(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, from, ballot, |leader, context| leader.accepted(context, from, &key, version));
+                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
             }
             Message::Behind { ballot, key } => {
-                self.lead_in(now, from, ballot, |leader, context| leader.behind(context, from, &key));
+                self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));
             }
             Message::Full { ballot } => {
-                self.lead_in(now, from, ballot, |leader, context| leader.refused_for_room(context, from));
+                self.lead_in(now, ballot, |leader, context| leader.refused_for_room(context, from));
             }
             Message::ConfigAccepted { ballot, version } => {
-                self.lead_in(now, from, ballot, |leader, context| leader.config_accepted(context, from, version));
+                self.lead_in(now, ballot, |leader, context| leader.config_accepted(context, from, version));
             }
             Message::Confirmed { ballot, round, known, full, digest } => {
-                self.lead_in(now, from, ballot, |leader, context| {
+                self.lead_in(now, ballot, |leader, context| {
                     leader.compare(context, from, round, digest);
                     leader.confirmed(context, from, round, known, full);
                 });
@@ -371,15 +371,9 @@ impl Slot {
         self.postpone_election(now);
     }
 
-    fn lead_in(
-        &mut self,
-        now: Instant,
-        from: NodeId,
-        ballot: crate::Ballot,
-        act: impl FnOnce(&mut Leader, &mut Context<'_>),
-    ) {
+    fn lead_in(&mut self, now: Instant, ballot: crate::Ballot, act: impl FnOnce(&mut Leader, &mut Context<'_>)) {
         self.lead_on(now, |leader, context| {
-            if leader.ballot == ballot && leader.hears(from) {
+            if leader.ballot == ballot {
                 act(leader, context);
             }
         });

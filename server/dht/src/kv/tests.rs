@@ -1,6 +1,7 @@
 //! Claims about single rules; whole slots under faults are the simulator's matter.
 
 mod bounds;
+mod model;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use crate::kv::Key;
 use crate::kv::leader::{Context, Leader, Task};
 
 /// What is on its way for no client's sake.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Transfer {
     /// The key that was last written again for being stale: the next one comes after it. None: from the first.
     refreshed: Option<Key>,

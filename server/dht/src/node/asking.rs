@@ -39,6 +39,8 @@ struct Pending {
     wake: Instant,
     /// Whether an attempt may have been carried out although no answer came.
     doubtful: bool,
+    /// Whether the last refusal was for a full disk.
+    read_only: bool,
     /// Machines still to be asked in this round.
     tour: VecDeque<NodeId>,
     /// Rounds begun: each asks everybody who may know.
@@ -81,8 +83,7 @@ impl Asking {
     pub(super) const fn new(client: u64) -> Self {
         Self {
             client,
-            // From anywhere: an answer that comes late must not be taken for one to a request of this life.
-            counted: client % (TOKENS_OF_REQUESTS / 2),
+            counted: 0,
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             writes: BTreeMap::new(),
@@ -154,6 +155,7 @@ impl Node {
                 waiting: Waiting::Turn,
                 wake: deadline,
                 doubtful: false,
+                read_only: false,
                 tour: VecDeque::new(),
                 rounds: 0,
                 rested: true,
@@ -177,7 +179,12 @@ impl Node {
             if pending.deadline <= now {
                 let asked = matches!(pending.waiting, Waiting::Answer(_));
                 let unknown = (pending.doubtful || asked) && !pending.request.operation.is_read();
-                self.finish(now, number, Err(if unknown { Failure::Unknown } else { Failure::Unavailable }));
+                let failure = match (unknown, pending.read_only) {
+                    (true, _) => Failure::Unknown,
+                    (false, true) => Failure::ReadOnly,
+                    (false, false) => Failure::Unavailable,
+                };
+                self.finish(now, number, Err(failure));
                 continue;
             }
             if let Waiting::Answer(silent) = pending.waiting {
@@ -319,6 +326,7 @@ impl Node {
         if let Some(hint) = self.asking.hints.get_mut(&slot).filter(|hint| hint.leader == Some(from)) {
             hint.leader = None;
         }
+        pending.read_only = refusal == Refusal::ReadOnly;
         match refusal {
             Refusal::Redirect { leader, members, version } => {
                 let leader = leader.filter(|leader| *leader != from);

@@ -176,6 +176,7 @@ impl World {
     fn failed(&mut self, id: u64, pending: Pending, failure: Failure) -> Result<(), Violation> {
         let kind = match failure {
             Failure::Unavailable => "operations unavailable",
+            Failure::ReadOnly => "operations refused for full disks",
             Failure::Unknown => "operations of unknown fate",
             Failure::Busy => "operations refused as too many",
             Failure::Invalid => {

@@ -132,10 +132,6 @@ impl World {
         Ok(())
     }
 
-    pub(crate) const fn time(&self) -> u64 {
-        self.queue.time()
-    }
-
     /// Prints one line when it is asked for.
     pub(super) fn tell(&self, line: impl FnOnce() -> String) {
         if self.tells {

@@ -1,6 +1,7 @@
 //! A slot among nodes that say anything that can be said: it neither panics nor grows, and once they are quiet it serves.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -135,6 +136,8 @@ enum Step {
         to: usize,
         from: NodeId,
         message: Box<Message>,
+        /// Whether it is made to name who may say it: whoever leads names itself, whoever answers names the asker.
+        apt: bool,
     },
     /// What a leader waits for, in its own ballot and, where it has one, of the version that it waits for.
     Answer {
@@ -159,7 +162,8 @@ fn step(
 ) -> impl Strategy<Value = Step> {
     let at = || 0..3_usize;
     prop_oneof![
-        8 => (at(), strategy::node(), message).prop_map(|(to, from, message)| Step::Say { to, from, message: Box::new(message) }),
+        8 => (at(), strategy::node(), message, any::<bool>())
+            .prop_map(|(to, from, message, apt)| Step::Say { to, from, message: Box::new(message), apt }),
         3 => (strategy::node(), 0..20_u64, any::<u8>())
             .prop_map(|(from, round, kind)| Step::Answer { from, round, kind }),
         2 => (at(), strategy::request()).prop_map(|(to, request)| Step::Ask { to, request }),
@@ -172,11 +176,40 @@ fn step(
     ]
 }
 
+fn ballot_of(message: &mut Message) -> Option<&mut Ballot> {
+    match message {
+        Message::Prepare { ballot, .. }
+        | Message::Promise { ballot, .. }
+        | Message::Fetch { ballot, .. }
+        | Message::Held { ballot, .. }
+        | Message::Nack { ballot, .. }
+        | Message::Accept { ballot, .. }
+        | Message::Accepted { ballot, .. }
+        | Message::Behind { ballot, .. }
+        | Message::Full { ballot }
+        | Message::AcceptConfig { ballot, .. }
+        | Message::ConfigAccepted { ballot, .. }
+        | Message::Confirm { ballot, .. }
+        | Message::Confirmed { ballot, .. }
+        | Message::Purge { ballot, .. }
+        | Message::List { ballot, .. }
+        | Message::Listed { ballot, .. }
+        | Message::Succeed { ballot } => Some(ballot),
+        Message::Learn { .. } => None,
+    }
+}
+
 fn take(trio: &mut Trio, number: u64, step: Step) {
     match step {
-        Step::Say { to, from, message } => {
+        Step::Say { to, from, mut message, apt } => {
             assert_eq!(message.check(), Ok(()));
-            trio.input(to, Input::Message { from, message: *message });
+            let speaker = if message.is_answer() { NodeId::from(MEMBERS[to]) } else { from };
+            if let Some(ballot) = ballot_of(&mut message).filter(|_| apt) {
+                ballot.node = speaker;
+            }
+            if message.check().is_ok() {
+                trio.input(to, Input::Message { from, message: *message });
+            }
         }
         Step::Answer { from, round, kind } => {
             let Some(to) = trio.slots.iter().position(|slot| slot.leads().is_some()) else { return };
@@ -188,7 +221,7 @@ fn take(trio: &mut Trio, number: u64, step: Step) {
                 0 => Message::Accepted { ballot, key, version },
                 1 => Message::ConfigAccepted { ballot, version: trio.slots[to].state().config.version },
                 2 => Message::Nack { ballot, promised: ballot, config: Config::default(), chosen: false },
-                _ => Message::Confirmed { ballot, round, known, full: false, digest: None },
+                _ => Message::Confirmed { ballot, round, known, full: round % 2 == 0, digest: None },
             };
             trio.input(to, Input::Message { from, message });
         }
@@ -199,7 +232,7 @@ fn take(trio: &mut Trio, number: u64, step: Step) {
 }
 
 fn impatient() -> Settings {
-    Settings { abort_after: Duration::from_secs(2), ..Settings::default() }
+    Settings { retry_after: Duration::from_millis(300), abort_after: Duration::from_secs(2), ..Settings::default() }
 }
 
 proptest! {
@@ -257,8 +290,9 @@ fn strangers_leave_nothing_behind() {
         tenure: None,
         mark: Version::default(),
         seq: 0,
-        digest: Digest { keys: 200, hash: 0 },
+        digest: Digest { keys: 200, hash: 7 },
     };
+    let registers: Vec<_> = (0..200_u8).map(|key| (vec![key; 100], version, Arc::new(Register::EMPTY))).collect();
     for stranger in 100..1100 {
         let from = NodeId::from(stranger);
         for to in 0..3 {
@@ -266,7 +300,10 @@ fn strangers_leave_nothing_behind() {
             for message in [
                 Message::Accepted { ballot, key, version },
                 Message::ConfigAccepted { ballot, version },
-                Message::Confirmed { ballot, round: 5, known: None, full: false, digest: None },
+                Message::Confirmed { ballot, round: 5, known: None, full: true, digest: None },
+                Message::Held { ballot, tenure: None, after: None, registers: registers.clone(), more: true },
+                Message::Behind { ballot, key: vec![1; 100] },
+                Message::Full { ballot },
                 Message::Promise { ballot, report: Box::new(report.clone()) },
                 Message::Prepare { ballot: Ballot { counter: 50, node: from }, instead_of: None },
                 Message::Nack { ballot, promised: ballot, config, chosen: true },

@@ -1,6 +1,7 @@
 //! Bytes as they were when they were agreed on: nodes of two versions, and a node and its old log, must understand each
 //! other, so a change here is a change of the protocol.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{encoded, node, peer, request, version};
@@ -48,54 +49,72 @@ fn register() -> Register {
 }
 
 fn report() -> Report {
-    Report {
-        config: joint(),
-        chosen: true,
-        tenure: Some(version(2, 9)),
-        mark: version(1, 1),
-        seq: 300,
-        digest: Digest { keys: 1, hash: 128 },
-    }
+    let digest = Digest { keys: 300, hash: 400 };
+    Report { config: joint(), chosen: true, tenure: Some(version(2, 9)), mark: version(1, 1), seq: 9, digest }
 }
 
 #[test]
 fn the_bytes_of_messages_about_a_slot_are_as_agreed() {
-    let (ballot, key, version) = (ballot(), b"k".to_vec(), version(2, 300));
-    assert_golden(&Message::Prepare { ballot, instead_of: None }, "000302");
+    let (ballot, key, version, config) = (ballot(), b"k".to_vec(), version(2, 300), version(2, 10));
+    let held = || Arc::new(register());
+    assert_golden(&Message::Prepare { ballot, instead_of: None }, "00030200");
+    assert_golden(&Message::Prepare { ballot, instead_of: Some(ballot) }, "000302010302");
     assert_golden(
         &Message::Promise { ballot, report: Box::new(report()) },
-        "01030202010a0201000000020201090102010000000302010a00010102010901010101016b0201080000000000",
+        "01030202010a0201000000020201090102010000000302010a00010102010901010109ac029003",
+    );
+    assert_golden(&Message::Fetch { ballot, after: Some(key.clone()) }, "02030201016b");
+    let (registers, tenure, after) = (vec![(key.clone(), version, held())], Some(config), None);
+    assert_golden(
+        &Message::Held { ballot, tenure, after, registers, more: true },
+        "0303020102010a0001016b0201ac02010576616c756501056368696c6401026d65050180cab5ee01ad0201046c6f636bac0201090404ad0201",
     );
     assert_golden(
         &Message::Nack { ballot, promised: ballot, config: joint(), chosen: false },
-        "020302030202010a0201000000020201090102010000000302010a0000",
+        "040302030202010a0201000000020201090102010000000302010a0000",
     );
-    assert_golden(&Message::Accepted { ballot, key: key.clone(), version }, "040302016b0201ac02");
+    assert_golden(
+        &Message::Accept { ballot, key: key.clone(), version, register: held(), config },
+        "050302016b0201ac02010576616c756501056368696c6401026d65050180cab5ee01ad0201046c6f636bac0201090404ad0202010a",
+    );
+    assert_golden(&Message::Accepted { ballot, key: key.clone(), version }, "060302016b0201ac02");
+    assert_golden(&Message::Behind { ballot, key: key.clone() }, "070302016b");
+    assert_golden(&Message::Full { ballot }, "080302");
     assert_golden(
         &Message::AcceptConfig { ballot, config: joint() },
-        "05030202010a0201000000020201090102010000000302010a00",
+        "09030202010a0201000000020201090102010000000302010a00",
     );
-    assert_golden(&Message::ConfigAccepted { ballot, version }, "0603020201ac02");
-    assert_golden(&Message::Confirm { ballot, round: 128 }, "0703028001");
+    assert_golden(&Message::ConfigAccepted { ballot, version }, "0a03020201ac02");
+    assert_golden(&Message::Confirm { ballot, round: 128 }, "0b03028001");
     assert_golden(
-        &Message::Confirmed { ballot, round: 128, known: Some(version), full: false, digest: None },
-        "0803028001010201ac02",
+        &Message::Confirmed { ballot, round: 128, known: Some(version), full: true, digest: None },
+        "0c03028001010201ac020100",
     );
-    assert_golden(&Message::Purge { ballot, key, version }, "090302016b0201ac02");
-    assert_golden(&Message::Learn { config: Config::founding([node(1), node(2)]) }, "0a0000000201000000020000000000");
+    let (known, digest) = (Some(version), Some(Digest { keys: 300, hash: 400 }));
+    assert_golden(
+        &Message::Confirmed { ballot, round: 128, known, full: false, digest },
+        "0c03028001010201ac020001ac029003",
+    );
+    assert_golden(&Message::List { ballot, after: Some(key.clone()) }, "0d030201016b");
+    let (after, versions) = (None, vec![(key.clone(), version)]);
+    assert_golden(&Message::Listed { ballot, after, versions, more: true }, "0e03020001016b0201ac0201");
+    assert_golden(&Message::Purge { ballot, key, version }, "0f0302016b0201ac02");
+    assert_golden(&Message::Succeed { ballot }, "100302");
+    assert_golden(&Message::Learn { config: Config::founding([node(1), node(2)]) }, "110000000201000000020000000000");
 }
 
 #[test]
 fn the_bytes_of_log_records_are_as_agreed() {
     assert_golden(&Entry::Promise(ballot()), "000302");
-    let accept = Entry::Accept { key: b"k".to_vec(), version: version(2, 300), register: register().into() };
+    let accept = Entry::Accept { key: b"k".to_vec(), version: version(2, 300), register: Arc::new(register()) };
     assert_golden(
         &accept,
         "01016b0201ac02010576616c756501056368696c6401026d65050180cab5ee01ad0201046c6f636bac0201090404ad02",
     );
-    let config = Config { leaving: joint().new, ..Config::founding([node(1)]) };
-    assert_golden(&Entry::Config { config, chosen: false }, "020000000101000000000102010000000302010a00");
-    assert_golden(&Entry::Purge { key: b"k".to_vec(), version: version(2, 300) }, "03016b0201ac02");
+    let config = Config { version: version(2, 11), leaving: joint().new, ..Config::founding([node(1)]) };
+    assert_golden(&Entry::Config { config, chosen: false }, "0202010b0101000000000102010000000302010a00");
+    assert_golden(&Entry::Lost { key: b"k".to_vec(), version: version(2, 300) }, "03016b0201ac02");
+    assert_golden(&Entry::Purge { key: b"k".to_vec(), version: version(2, 300) }, "04016b0201ac02");
 }
 
 #[test]
@@ -160,7 +179,7 @@ fn the_bytes_of_messages_about_the_ring_are_as_agreed() {
     );
     assert_golden(
         &Message::Stepped { from: peer(), number: 300, hop: Hop::Nearer { before: Vec::new(), beyond: Vec::new() } },
-        "04070300c0000201bb030200ac020100",
+        "04070300c0000201bb030200ac02010000",
     );
     assert_golden(&Message::Stepped { from: peer(), number: 300, hop: Hop::Outside }, "04070300c0000201bb030200ac0202");
     assert_golden(&Message::Greet { from: peer() }, "05070300c0000201bb030200");

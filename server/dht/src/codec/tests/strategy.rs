@@ -9,6 +9,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use crate::codec::*;
+use crate::kv::limits::{KEYS_MAX, OWNER_MAX, SEQ_MAX};
 use crate::kv::register::Remembered;
 use crate::kv::*;
 use crate::ring::{self, Hop, Place};
@@ -22,7 +23,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    pub(crate) const WIDEST: Self = Self { counter: COUNTER_MAX, number: NUMBER_MAX };
+    pub(crate) const WIDEST: Self = Self { counter: COUNTER_MAX, number: SEQ_MAX };
 }
 
 /// Few nodes, so that most of what they say is about each other.
@@ -53,7 +54,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn ttl() -> impl Strategy<Value = Duration> {
-    (1..86_400_000_u64).prop_map(Duration::from_millis)
+    (100..86_400_000_u64).prop_map(Duration::from_millis)
 }
 
 fn member(span: Span) -> impl Strategy<Value = Member> {
@@ -74,12 +75,17 @@ pub(crate) fn config(span: Span) -> BoxedStrategy<Config> {
         side(span, 1).prop_map(|side| (Some(side), None)),
         side(span, 1).prop_map(|side| (None, Some(side))),
     ];
-    let made = (version(span), side(span, 0), sides);
-    made.prop_map(|(version, old, (new, leaving))| Config { version, old, new, leaving }).boxed()
+    let made = (version(span), side(span, 1), sides).prop_map(|(version, old, (new, leaving))| {
+        let mut config = Config { version, old, new, leaving };
+        let sides = [Some(&mut config.old), config.new.as_mut(), config.leaving.as_mut()];
+        sides.into_iter().flatten().flatten().for_each(|member| member.since = member.since.min(version));
+        config
+    });
+    prop_oneof![1 => Just(Config::default()), 8 => made].boxed()
 }
 
 fn lease(span: Span) -> impl Strategy<Value = Lease> {
-    let made = (bytes(), any::<u64>(), ttl(), number(span.number));
+    let made = (vec(any::<u8>(), 0..=OWNER_MAX), any::<u64>(), ttl(), number(span.number));
     made.prop_map(|(owner, nonce, ttl, token)| Lease { owner, nonce, ttl, token })
 }
 
@@ -106,56 +112,70 @@ pub(crate) fn register(span: Span) -> BoxedStrategy<Register> {
     made.prop_map(|(value, set, lease, fences, recent)| Register { value, set, lease, fences, recent }).boxed()
 }
 
+fn digest() -> impl Strategy<Value = Digest> {
+    (prop_oneof![8 => 0..4_u64, 1 => Just(KEYS_MAX)], any::<u64>()).prop_map(|(keys, hash)| Digest { keys, hash })
+}
+
 fn report(span: Span, config: BoxedStrategy<Config>) -> impl Strategy<Value = Report> {
-    let digest = (0..3_u64, any::<u64>()).prop_map(|(keys, hash)| Digest { keys, hash });
-    let made = (config, any::<bool>(), of(version(span)), version(span), number(span.number), digest);
+    let made = (config, any::<bool>(), of(version(span)), version(span), number(span.number), digest());
     made.prop_map(|(config, chosen, tenure, mark, seq, digest)| Report { config, chosen, tenure, mark, seq, digest })
+}
+
+/// A version that a leader of that ballot may write, as the case may be.
+fn not_after(ballot: Ballot, version: Version) -> Version {
+    Version { ballot: version.ballot.min(ballot), ..version }
 }
 
 /// Any message about a slot, with configurations from the given ones.
 pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrategy<Message> {
-    let ballot = || ballot(span);
-    let version = || version(span);
+    let ballot = move || ballot(span);
+    let some_version = move || version(span);
+    let write = || {
+        (ballot(), key(), some_version()).prop_map(|(ballot, key, version)| (ballot, key, not_after(ballot, version)))
+    };
+    let registers = move |ballot: Ballot| {
+        let one = (key(), version(span), register(span));
+        vec(one.prop_map(move |(key, version, held)| (key, not_after(ballot, version), Arc::new(held))), 0..3)
+    };
+    let held = ballot().prop_flat_map(move |ballot| (Just(ballot), of(some_version()), of(key()), registers(ballot)));
+    let versions = move |ballot: Ballot| {
+        vec((key(), version(span)).prop_map(move |(key, version)| (key, not_after(ballot, version))), 0..3)
+    };
+    let listed = ballot().prop_flat_map(move |ballot| (Just(ballot), versions(ballot)));
     prop_oneof![
         (ballot(), of(ballot())).prop_map(|(ballot, instead_of)| Message::Prepare { ballot, instead_of }),
-        ballot().prop_map(|ballot| Message::Succeed { ballot }),
         (ballot(), report(span, config.clone()))
             .prop_map(|(ballot, report)| Message::Promise { ballot, report: Box::new(report) }),
+        (ballot(), of(key())).prop_map(|(ballot, after)| Message::Fetch { ballot, after }),
+        (held, any::<bool>()).prop_map(|((ballot, tenure, after, registers), more)| {
+            Message::Held { ballot, tenure, after, registers, more }
+        }),
         (ballot(), ballot(), config.clone(), any::<bool>())
             .prop_map(|(ballot, promised, config, chosen)| Message::Nack { ballot, promised, config, chosen }),
-        (ballot(), key(), version(), register(span), version()).prop_map(|(ballot, key, version, register, config)| {
-            let ballot = ballot.max(version.ballot);
-            Message::Accept { ballot, key, version, register: Arc::new(register), config }
+        (write(), register(span), some_version()).prop_map(|((ballot, key, version), register, config)| {
+            let (register, config) = (Arc::new(register), not_after(ballot, config));
+            Message::Accept { ballot, key, version, register, config }
         }),
+        write().prop_map(|(ballot, key, version)| Message::Accepted { ballot, key, version }),
         (ballot(), key()).prop_map(|(ballot, key)| Message::Behind { ballot, key }),
-        (ballot(), of(key())).prop_map(|(ballot, after)| Message::Fetch { ballot, after }),
-        (ballot(), of(version()), of(key()), vec((key(), version(), register(span)), 0..3), any::<bool>()).prop_map(
-            |(ballot, tenure, after, registers, more)| {
-                let registers = registers.into_iter().map(|(key, version, it)| (key, version, Arc::new(it))).collect();
-                Message::Held { ballot, tenure, after, registers, more }
-            }
-        ),
-        (ballot(), key(), version()).prop_map(|(ballot, key, version)| Message::Accepted { ballot, key, version }),
+        ballot().prop_map(|ballot| Message::Full { ballot }),
         (ballot(), config.clone()).prop_map(|(ballot, config)| {
             let ballot = ballot.max(config.version.ballot);
             Message::AcceptConfig { ballot, config }
         }),
-        (ballot(), version()).prop_map(|(ballot, version)| Message::ConfigAccepted { ballot, version }),
+        (ballot(), some_version()).prop_map(|(ballot, version)| Message::ConfigAccepted { ballot, version }),
         (ballot(), number(span.number)).prop_map(|(ballot, round)| Message::Confirm { ballot, round }),
-        (ballot(), number(span.number), of(version()), any::<bool>()).prop_map(|(ballot, round, known, full)| {
-            Message::Confirmed {
-                ballot,
-                round,
-                known,
-                full,
-                digest: full.then_some(Digest { keys: round, hash: round }),
-            }
-        }),
-        ballot().prop_map(|ballot| Message::Full { ballot }),
+        (ballot(), number(span.number), of(some_version()), any::<bool>(), of(digest()))
+            .prop_map(|(ballot, round, known, full, digest)| Message::Confirmed { ballot, round, known, full, digest }),
         (ballot(), of(key())).prop_map(|(ballot, after)| Message::List { ballot, after }),
-        (ballot(), of(key()), vec((key(), version()), 0..3), any::<bool>())
-            .prop_map(|(ballot, after, versions, more)| Message::Listed { ballot, after, versions, more }),
-        (ballot(), key(), version()).prop_map(|(ballot, key, version)| Message::Purge { ballot, key, version }),
+        (listed, of(key()), any::<bool>()).prop_map(|((ballot, versions), after, more)| Message::Listed {
+            ballot,
+            after,
+            versions,
+            more
+        }),
+        write().prop_map(|(ballot, key, version)| Message::Purge { ballot, key, version }),
+        ballot().prop_map(|ballot| Message::Succeed { ballot }),
         config.prop_map(|config| Message::Learn { config }),
     ]
     .boxed()
@@ -178,7 +198,7 @@ pub(crate) fn entry() -> BoxedStrategy<Entry> {
 }
 
 pub(crate) fn request() -> BoxedStrategy<Request> {
-    let token = || number(NUMBER_MAX);
+    let token = || number(SEQ_MAX);
     let fence = (key(), token()).prop_map(|(lease_key, token)| Fence { lease_key, token });
     let operation = prop_oneof![
         Just(Operation::Get),
@@ -189,7 +209,11 @@ pub(crate) fn request() -> BoxedStrategy<Request> {
         bytes().prop_map(Operation::Remove),
         bytes().prop_map(Operation::Contains),
         Just(Operation::List),
-        (bytes(), any::<u64>(), ttl()).prop_map(|(owner, nonce, ttl)| Operation::Acquire { owner, nonce, ttl }),
+        (vec(any::<u8>(), 0..=OWNER_MAX), any::<u64>(), ttl()).prop_map(|(owner, nonce, ttl)| Operation::Acquire {
+            owner,
+            nonce,
+            ttl
+        }),
         token().prop_map(|token| Operation::Renew { token }),
         token().prop_map(|token| Operation::Release { token }),
     ];
