@@ -132,6 +132,11 @@ impl World {
         Ok(())
     }
 
+    /// How long it has been running, in microseconds.
+    pub(crate) const fn time(&self) -> u64 {
+        self.queue.time()
+    }
+
     /// Prints one line when it is asked for.
     pub(super) fn tell(&self, line: impl FnOnce() -> String) {
         if self.tells {
