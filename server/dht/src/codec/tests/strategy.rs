@@ -143,7 +143,7 @@ pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrateg
     };
     let listed = ballot().prop_flat_map(move |ballot| (Just(ballot), versions(ballot)));
     prop_oneof![
-        (ballot(), version(), of(ballot())).prop_map(|(ballot, config, instead_of)| Message::Prepare {
+        (ballot(), version(span), of(ballot())).prop_map(|(ballot, config, instead_of)| Message::Prepare {
             ballot,
             config,
             instead_of
