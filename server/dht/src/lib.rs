@@ -1,4 +1,34 @@
 //! Specter's ring and its replicated key-value store, without sockets, clock, files or randomness of its own.
+//!
+//! A [`Node`] takes one [`Input`] at a time together with the present instant, and hands out [`Output`]s until it names the
+//! instant at which it wants to be woken. Whoever runs it carries packets, writes records to a log and says when they are on
+//! the disk, and turns the clock; `examples/three_nodes.rs` does that for three nodes in one program.
+//!
+//! - [`ring`]: Chord. Who comes after whom, and how to find who stands where.
+//! - [`kv`]: one slot. The registers of one slice of the ring, kept by a few nodes that agree.
+//! - [`node`]: one ring and many slots, the requests of a node's users, and who should keep what.
+//! - [`codec`]: bytes of packets and records, and the bounds that everything in them is held to.
+//!
+//! # What it promises, and what shows it
+//!
+//! Every sentence is checked in random worlds too: single slots (`tests/sim/tests/seeds.rs`) and whole clusters
+//! (`tests/sim/tests/cluster.rs`) that lose messages, disks and power, and exhaustively for a small slot
+//! (`server/dht/src/kv/tests/model.rs`).
+//!
+//! | promise | shown by |
+//! |---|---|
+//! | Every operation on a key takes effect at one instant between its call and its answer, whatever joins, leaves, crashes and parts. | `every_promise_holds_in_many_clusters`; `a_leader_that_was_replaced_answers_no_reads`; the model |
+//! | An operation is done once at most, however often it is sent. | scenario `duplicate-request`; the broken variant `no-dedupe` |
+//! | An acknowledged write is on the disks of a majority of the key's replicas. | the simulator looks at every disk whenever a leader answers; the broken variants `ack-before-fsync` and `weak-quorum` |
+//! | A minority may lose its disks, and all may lose power at once, and nothing acknowledged is lost. | scenarios `lost-disk-is-a-new-node`, `all-restart-at-once`, `all-replicas-restart-at-once`, `torn-log-starts-again` |
+//! | Reads and writes go on while a majority of the key's replicas can reach each other and the caller. | scenarios `leader-crash`, `split-two-and-one`; every world must answer once faults stop |
+//! | A minority refuses writes and linearizable reads, and never answers wrongly. | scenarios `split-two-and-one`, `split-two-and-two` |
+//! | A hint read answers from any one replica, when a majority is out of reach too. | scenario `split-two-and-one` |
+//! | A lease has one holder at a time as far as clocks keep their rate, and its token grows in any case. | scenario `lease-survives-everything`; the simulator follows every grant and every fenced write |
+//! | Safety never depends on the ring. | in the slots' worlds the ring wants members at random |
+//!
+//! Not promised: writes without a majority, operations on several keys at once, service from a slot whose majority has lost its
+//! disks, and anything against a node of the cluster that lies.
 
 mod ballot;
 pub mod codec;
