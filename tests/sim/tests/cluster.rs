@@ -62,12 +62,8 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
 }
 
 /// Broken rules that whole clusters notice within this many seeds, as single slots do: the oracles are not asleep.
-const SOON: [(Rule, u64); 4] = [
-    (Rule::PersistBeforeReply, 10),
-    (Rule::MajorityQuorum, 20),
-    (Rule::Transfer, 20),
-    (Rule::KeepPromise, 20),
-];
+const SOON: [(Rule, u64); 4] =
+    [(Rule::PersistBeforeReply, 10), (Rule::MajorityQuorum, 20), (Rule::Transfer, 20), (Rule::KeepPromise, 20)];
 
 #[test]
 fn a_broken_rule_is_noticed_in_a_cluster_too() {

@@ -22,13 +22,16 @@ fn every_scenario_comes_true() {
             untrue.push(format!("{name}: after {} ms: {violation}", micros / 1000));
         }
     }
-    assert!(untrue.is_empty(), "played again by `cargo run --release -p sim -- --scenario NAME`:\n{}", untrue.join("\n"));
+    assert!(
+        untrue.is_empty(),
+        "played again by `cargo run --release -p sim -- --scenario NAME`:\n{}",
+        untrue.join("\n")
+    );
 }
 
 #[test]
 fn every_weakness_of_the_reference_has_a_scenario() {
-    let texts: Vec<String> =
-        all().iter().map(|path| std::fs::read_to_string(path).expect("it can be read")).collect();
+    let texts: Vec<String> = all().iter().map(|path| std::fs::read_to_string(path).expect("it can be read")).collect();
     let names = |weakness: u32| {
         let word = format!("W{weakness}");
         texts.iter().any(|text| text.split(|c: char| !c.is_alphanumeric()).any(|found| found == word))

@@ -45,6 +45,8 @@ pub(super) enum Event {
     Deadline { machine: Name, boot: u32 },
     /// A disk has room again.
     Room { machine: Name, boot: u32 },
+    /// All links work again.
+    Heal,
     /// A link that fails on and off changes its mind.
     Flap { one: Name, times: u32 },
     /// The next fault.
@@ -132,6 +134,11 @@ impl World {
         Ok(())
     }
 
+    /// True time, in microseconds.
+    pub(crate) const fn time(&self) -> u64 {
+        self.queue.time()
+    }
+
     /// Prints one line when it is asked for.
     pub(super) fn tell(&self, line: impl FnOnce() -> String) {
         if self.tells {
@@ -158,6 +165,7 @@ impl World {
             | Event::Deadline { .. }
             | Event::Room { .. }
             | Event::Flap { .. }
+            | Event::Heal
             | Event::Fault
             | Event::Look => return None,
         };
@@ -204,6 +212,10 @@ impl World {
                 }
                 Ok(())
             }
+            Event::Heal => {
+                self.links.heal();
+                Ok(())
+            }
             Event::Flap { one, times } => {
                 self.flap(one, times);
                 Ok(())
@@ -233,7 +245,6 @@ impl World {
             return self.notice(sender, from, meant, (200, 5_000));
         }
         self.tell(|| format!("{sender} -> {to}  {}", super::trace::packet(&self.labels, &packet)));
-        self.traffic.delivered(to);
         self.input(to, Input::Packet { from, packet: Rc::unwrap_or_clone(packet) })
     }
 
@@ -336,6 +347,7 @@ impl World {
             Output::Transmit { to, packet } => self.transmit(name, to, packet),
             Output::Append { position, record } => {
                 let Some(machine) = self.machines.get_mut(&name) else { return Ok(()) };
+                self.traffic.written(name, &record)?;
                 self.watch.appended(machine, position, &record, &mut self.outcome)?;
                 machine.disk.append(record);
                 Ok(())

@@ -156,7 +156,7 @@ impl Play {
                 }
             }
             Action::Measure => {
-                self.world.waits.take();
+                self.world.waits.take(self.world.time());
             }
             Action::Expect(truth, within) => self.expect(truth, micros(*within))?,
         }
@@ -299,6 +299,7 @@ fn spelled(reply: Option<&Result<Answer, Failure>>) -> String {
         Some(Err(Failure::Unknown)) => "unknown".into(),
         Some(Err(Failure::Busy)) => "busy".into(),
         Some(Err(Failure::Invalid)) => "invalid".into(),
+        Some(Err(Failure::ReadOnly)) => "read-only".into(),
         Some(Ok(answer)) => match answer {
             Answer::Done => "done".into(),
             Answer::Value(None) => "nothing".into(),
