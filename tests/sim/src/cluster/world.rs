@@ -404,10 +404,12 @@ impl World {
     }
 }
 
-/// What arrives a second time. Nodes bear copies of everything but requests, which the transport must not deliver twice: a
-/// request that one node refused, so that its sender said that nothing was done, may be done by a late copy.
+/// What arrives a second time. Nodes bear copies of everything but requests and their answers, which the transport must not
+/// deliver twice: a request that one node refused, so that its sender said that nothing was done, may be done by a late
+/// copy; and the copy of a refusal is taken for the answer to the next attempt at the same node.
 fn without_requests(packet: &Packet) -> Packet {
-    let parts = packet.parts.iter().filter(|part| !matches!(part, Part::Ask { .. })).cloned().collect();
+    let parts =
+        packet.parts.iter().filter(|part| !matches!(part, Part::Ask { .. } | Part::Told { .. })).cloned().collect();
     Packet { parts, peers: packet.peers.clone(), ..*packet }
 }
 

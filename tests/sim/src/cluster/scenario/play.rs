@@ -296,6 +296,7 @@ fn spelled(reply: Option<&Result<Answer, Failure>>) -> String {
     match reply {
         None => "silence".into(),
         Some(Err(Failure::Unavailable)) => "unavailable".into(),
+        Some(Err(Failure::ReadOnly)) => "readonly".into(),
         Some(Err(Failure::Unknown)) => "unknown".into(),
         Some(Err(Failure::Busy)) => "busy".into(),
         Some(Err(Failure::Invalid)) => "invalid".into(),
