@@ -142,6 +142,7 @@ impl World {
     }
 
     fn begin_chaos(&mut self) {
+        self.weather = self.swarm.weather;
         self.phase = Phase::Chaos { until: self.queue.time() + self.swarm.chaos_micros };
         self.queue.push(self.swarm.fault_gap_micros.0, Event::Fault);
     }

@@ -109,7 +109,8 @@ impl World {
             labels: machines.values().map(|machine| (machine.id, machine.name.to_string())).collect(),
             machines,
             links: Links::new(),
-            weather: swarm.weather,
+            // A ring that loses packets is never ideal everywhere at once.
+            weather: if swarm.forms_first { swarm.weather.calm() } else { swarm.weather },
             clients,
             history: History::default(),
             leases: Leases::new(swarm.faults.leap),

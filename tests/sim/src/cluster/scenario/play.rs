@@ -300,7 +300,6 @@ fn spelled(reply: Option<&Result<Answer, Failure>>) -> String {
         Some(Err(Failure::Unknown)) => "unknown".into(),
         Some(Err(Failure::Busy)) => "busy".into(),
         Some(Err(Failure::Invalid)) => "invalid".into(),
-        Some(Err(Failure::ReadOnly)) => "read-only".into(),
         Some(Ok(answer)) => match answer {
             Answer::Done => "done".into(),
             Answer::Value(None) => "nothing".into(),
