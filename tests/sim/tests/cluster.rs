@@ -4,6 +4,7 @@ use std::hash::Hasher;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use sim::cluster::swarm::Faults;
 use sim::cluster::{Scenario, Swarm};
 use sim::{Outcome, cluster, slot};
 use specter_dht::kv::{Rule, Rules};
@@ -80,9 +81,14 @@ fn an_identity_that_is_kept_after_its_disk_was_lost_is_noticed() {
     let scenario = Scenario::read(&path).expect("the scenario can be read");
     assert_kept(&scenario.play(false, false), "--scenario lost-disk-is-a-new-node");
     assert!(scenario.play(true, false).violation.is_some(), "the scenario notices it");
-    let kept = |seed| Swarm { keeps_identity: true, ..Swarm::new(seed, Some(5), None) };
-    let caught = (0..100).find_map(|seed| cluster::run(kept(seed), false).violation);
-    assert!(caught.is_some(), "no world in 100 seeds notices it");
+    let kept = |seed| {
+        let swarm = Swarm::new(seed, Some(5), None);
+        let faults = Faults { wipe: true, crash: true, ..swarm.faults };
+        let fault_gap_micros = (50_000, 500_000);
+        Swarm { keeps_identity: true, faults, fault_gap_micros, ..swarm }
+    };
+    let caught = (0..40).find(|seed| cluster::run(kept(*seed), false).violation.is_some());
+    assert!(caught.is_some(), "no world in 40 seeds notices it");
 }
 
 /// One line of `seeds.txt`.

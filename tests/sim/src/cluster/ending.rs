@@ -142,6 +142,7 @@ impl World {
     }
 
     fn begin_chaos(&mut self) {
+        self.weather = self.swarm.weather;
         self.phase = Phase::Chaos { until: self.queue.time() + self.swarm.chaos_micros };
         self.queue.push(self.swarm.fault_gap_micros.0, Event::Fault);
     }
@@ -161,7 +162,7 @@ impl World {
                 }
             }
             Phase::Chaos { until } if time >= until => {
-                let longest = self.waits.take();
+                let longest = self.waits.take(time);
                 self.outcome.most("ms a key could not be had under faults", longest / 1000);
                 self.phase = Phase::Healing { since: time, steady: None };
                 self.tell(|| "the faults stop".into());
@@ -204,7 +205,7 @@ impl World {
             }
             self.outcome.most("ms until the cluster was one again", (from - since) / 1000);
             self.tell(|| "the cluster is one again".into());
-            let longest = self.waits.take();
+            let longest = self.waits.take(time);
             self.outcome.most("ms a key could not be had while healing", longest / 1000);
             self.phase = Phase::Busy { since: time };
             return Ok(());
@@ -232,7 +233,7 @@ impl World {
             return Err(Violation::Stuck(format!("client {} has no answer", client.id)));
         }
         if self.unanswered().is_none() {
-            let longest = self.waits.take();
+            let longest = self.waits.take(time);
             self.outcome.most("ms a key could not be had when all was well", longest / 1000);
             self.phase = Phase::Equal { since: time };
         }

@@ -100,6 +100,7 @@ impl World {
             Fault::Isolate { inward, outward, .. } => {
                 self.outcome.count("partitions");
                 self.links.isolate(name, &all, inward, outward);
+                self.heal_later();
             }
             Fault::Flap { times, .. } => {
                 self.outcome.count("links that flap");
@@ -160,6 +161,7 @@ impl World {
                 let side = |name: Name| (mask >> (name.0 % 64)) & 1;
                 let apart = |a: Name, b: Name| side(a) != side(b) && bridge != Some(a) && bridge != Some(b);
                 self.links.split(&all, apart);
+                self.heal_later();
             }
             Fault::Heal => self.links.heal(),
             Fault::Weather { loss, times_slower } => {
@@ -196,6 +198,14 @@ impl World {
         let all: Vec<Name> = self.machines.keys().copied().collect();
         let side = |name: Name| sides.iter().position(|side| side.contains(&name));
         self.links.split(&all, |a, b| side(a).zip(side(b)).is_some_and(|(a, b)| a != b));
+    }
+
+    /// Most partitions end by themselves, or hardly anybody could talk to anybody before long; those of a scenario do not.
+    fn heal_later(&mut self) {
+        if self.swarm.faults.partition && self.random.chance(700) {
+            let after = self.random.between(50_000, 8_000_000);
+            self.queue.push(after, Event::Heal);
+        }
     }
 
     /// The machines that keep a slot, by its newest configuration that is known to be chosen.

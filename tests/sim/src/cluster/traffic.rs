@@ -1,22 +1,30 @@
-//! How much nodes say.
+//! How much nodes say, byte for byte as it goes over the wire.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use specter_dht::Packet;
+use specter_dht::codec::{self, Bounded};
 
 use super::machine::Name;
 use crate::Violation;
+use crate::tally::Trace;
 
-/// What one more part may add to a packet that was already as large as packets are meant to be: the report of a whole
-/// slot, which is not cut into pieces.
-const LARGEST_PART_BYTES: usize = 1024 * 1024;
+/// How much larger than it is meant to be a packet may become by its last part and by what stands around the parts.
+const BEYOND_BYTES: usize = 512 * 1024;
+
+/// One in so many is read again from its bytes.
+const READ_AGAIN: u64 = 16;
 
 /// How much was said, by whom.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    pub(crate) sent: BTreeMap<Name, Volume>,
-    received: BTreeMap<Name, u64>,
+    sent: BTreeMap<Name, Volume>,
     pub(crate) largest_bytes: usize,
+    buffer: Vec<u8>,
+    written: u64,
 }
 
 /// Packets, and their bytes as they go over the wire.
@@ -27,20 +35,35 @@ pub(crate) struct Volume {
 }
 
 impl Traffic {
+    /// A node sends a packet: it has bytes, not too many, and they say the same.
     pub(crate) fn sent(&mut self, name: Name, packet: &Packet, wished_bytes: usize) -> Result<(), Violation> {
-        let bytes = size(packet);
+        let bytes = self.written(name, packet)?;
         self.largest_bytes = self.largest_bytes.max(bytes);
         let volume = self.sent.entry(name).or_default();
         volume.packets += 1;
         volume.bytes += bytes as u64;
-        if bytes > wished_bytes + LARGEST_PART_BYTES {
+        if bytes > wished_bytes + BEYOND_BYTES {
             return Err(Violation::Unbounded(format!("{name} sent a packet of {bytes} bytes")));
         }
         Ok(())
     }
 
-    pub(crate) fn delivered(&mut self, name: Name) {
-        *self.received.entry(name).or_default() += 1;
+    /// How many bytes something has that a node sends or logs, which must be within its bounds.
+    pub(crate) fn written<T>(&mut self, name: Name, thing: &T) -> Result<usize, Violation>
+    where
+        T: Serialize + DeserializeOwned + Bounded + Hash,
+    {
+        self.buffer.clear();
+        let wrong = |error| Violation::Unbounded(format!("{name} writes what cannot be read: {error}"));
+        codec::encode(thing, &mut self.buffer).map_err(wrong)?;
+        self.written += 1;
+        if self.written.is_multiple_of(READ_AGAIN) {
+            let read: T = codec::decode(&self.buffer).map_err(wrong)?;
+            if hash_of(&read) != hash_of(thing) {
+                return Err(Violation::Unbounded(format!("{name} writes what reads differently")));
+            }
+        }
+        Ok(self.buffer.len())
     }
 
     pub(crate) fn total(&self) -> Volume {
@@ -51,9 +74,8 @@ impl Traffic {
     }
 }
 
-/// How many bytes a packet has on the wire.
-fn size(packet: &Packet) -> usize {
-    let flavor = postcard::ser_flavors::Size::default();
-    // What cannot be encoded is never sent; a node would notice at once.
-    postcard::serialize_with_flavor(packet, flavor).unwrap_or(usize::MAX)
+fn hash_of(thing: &impl Hash) -> u64 {
+    let mut hash = Trace::default();
+    hash.feed(thing);
+    hash.finish()
 }

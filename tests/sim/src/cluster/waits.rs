@@ -31,18 +31,22 @@ impl Waits {
             wait.since = called;
         }
         wait.tried = time;
-        self.longest_micros = self.longest_micros.max(time - wait.since);
+        self.longest_micros = self.longest_micros.max(time.saturating_sub(wait.since));
     }
 
     /// There was a definite answer.
     pub(crate) fn answered(&mut self, key: &Key, called: u64, time: u64) {
         let open = self.open.remove(key).filter(|wait| called <= wait.tried + GAP_MICROS);
-        let since = open.map_or(called, |wait| wait.since.min(called));
-        self.longest_micros = self.longest_micros.max(time - since);
+        let since = open.map_or(called, |wait| wait.since);
+        self.longest_micros = self.longest_micros.max(time.saturating_sub(since));
     }
 
-    /// The longest span since this was last asked; what is still open counts anew.
-    pub(crate) fn take(&mut self) -> u64 {
+    /// The longest span since this was last asked; what is still open counts anew from now.
+    pub(crate) fn take(&mut self, time: u64) -> u64 {
+        for wait in self.open.values_mut() {
+            wait.since = time.max(wait.since);
+            wait.tried = time.max(wait.tried);
+        }
         std::mem::take(&mut self.longest_micros)
     }
 }
@@ -58,9 +62,9 @@ mod tests {
         waits.failed(&key, 100, 200);
         waits.failed(&key, 300, 400);
         waits.answered(&key, 450, 500);
-        assert_eq!(waits.take(), 400);
+        assert_eq!(waits.take(600), 400);
         waits.failed(&key, 1_000, 1_100);
         waits.answered(&key, 1_100 + GAP_MICROS + 1, 1_100 + GAP_MICROS + 6);
-        assert_eq!(waits.take(), 100, "nobody asked for it in between");
+        assert_eq!(waits.take(9_000_000), 100, "nobody asked for it in between");
     }
 }

@@ -89,7 +89,7 @@ impl Watch {
                 Invariants::started(machine.id, part.state(), image)?;
             }
         }
-        Ok(())
+        same_as_log(machine)
     }
 
     /// A node has wants because of one input: neither they nor what it keeps may grow without a bound.

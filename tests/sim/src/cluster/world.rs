@@ -45,6 +45,8 @@ pub(super) enum Event {
     Deadline { machine: Name, boot: u32 },
     /// A disk has room again.
     Room { machine: Name, boot: u32 },
+    /// All links work again.
+    Heal,
     /// A link that fails on and off changes its mind.
     Flap { one: Name, times: u32 },
     /// The next fault.
@@ -107,7 +109,8 @@ impl World {
             labels: machines.values().map(|machine| (machine.id, machine.name.to_string())).collect(),
             machines,
             links: Links::new(),
-            weather: swarm.weather,
+            // A ring that loses packets is never ideal everywhere at once.
+            weather: if swarm.forms_first { swarm.weather.calm() } else { swarm.weather },
             clients,
             history: History::default(),
             leases: Leases::new(swarm.faults.leap),
@@ -132,7 +135,7 @@ impl World {
         Ok(())
     }
 
-    /// How long it has been running, in microseconds.
+    /// True time, in microseconds.
     pub(crate) const fn time(&self) -> u64 {
         self.queue.time()
     }
@@ -163,6 +166,7 @@ impl World {
             | Event::Deadline { .. }
             | Event::Room { .. }
             | Event::Flap { .. }
+            | Event::Heal
             | Event::Fault
             | Event::Look => return None,
         };
@@ -209,6 +213,10 @@ impl World {
                 }
                 Ok(())
             }
+            Event::Heal => {
+                self.links.heal();
+                Ok(())
+            }
             Event::Flap { one, times } => {
                 self.flap(one, times);
                 Ok(())
@@ -238,7 +246,6 @@ impl World {
             return self.notice(sender, from, meant, (200, 5_000));
         }
         self.tell(|| format!("{sender} -> {to}  {}", super::trace::packet(&self.labels, &packet)));
-        self.traffic.delivered(to);
         self.input(to, Input::Packet { from, packet: Rc::unwrap_or_clone(packet) })
     }
 
@@ -341,6 +348,7 @@ impl World {
             Output::Transmit { to, packet } => self.transmit(name, to, packet),
             Output::Append { position, record } => {
                 let Some(machine) = self.machines.get_mut(&name) else { return Ok(()) };
+                self.traffic.written(name, &record)?;
                 self.watch.appended(machine, position, &record, &mut self.outcome)?;
                 machine.disk.append(record);
                 Ok(())
@@ -397,10 +405,12 @@ impl World {
     }
 }
 
-/// What arrives a second time. Nodes bear copies of everything but requests, which the transport must not deliver twice: a
-/// request that one node refused, so that its sender said that nothing was done, may be done by a late copy.
+/// What arrives a second time. Nodes bear copies of everything but requests and their answers, which the transport must not
+/// deliver twice: a request that one node refused, so that its sender said that nothing was done, may be done by a late
+/// copy; and the copy of a refusal is taken for the answer to the next attempt at the same node.
 fn without_requests(packet: &Packet) -> Packet {
-    let parts = packet.parts.iter().filter(|part| !matches!(part, Part::Ask { .. })).cloned().collect();
+    let parts =
+        packet.parts.iter().filter(|part| !matches!(part, Part::Ask { .. } | Part::Told { .. })).cloned().collect();
     Packet { parts, peers: packet.peers.clone(), ..*packet }
 }
 

@@ -54,7 +54,7 @@ impl Play {
                 more.map(|(name, count)| format!("{name} keeps {count} keys"))
             }
             Truth::Wait(most) => {
-                let longest = self.world.waits.take();
+                let longest = self.world.waits.take(self.world.time());
                 (longest > micros(*most)).then(|| format!("a key could not be had for {} ms", longest / 1000))
             }
         })

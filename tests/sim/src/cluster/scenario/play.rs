@@ -156,7 +156,7 @@ impl Play {
                 }
             }
             Action::Measure => {
-                self.world.waits.take();
+                self.world.waits.take(self.world.time());
             }
             Action::Expect(truth, within) => self.expect(truth, micros(*within))?,
         }
