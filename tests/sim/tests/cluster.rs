@@ -10,7 +10,7 @@ use sim::{Outcome, cluster, slot};
 use specter_dht::kv::{Rule, Rules};
 
 /// How long new worlds are run for, in seconds, when the environment says nothing.
-const FRESH_SECONDS: u64 = 5;
+const FRESH_SECONDS: u64 = 60;
 
 fn run(seed: u64) -> Outcome {
     cluster::run(Swarm::new(seed, None, None), false)
@@ -117,6 +117,7 @@ fn worlds_that_once_failed_hold_their_promises() {
 
 /// `SIM_FRESH_SECONDS` says for how long; a failing seed belongs into `seeds.txt`.
 #[test]
+#[ignore = "draws worlds that nobody has seen: run it with --ignored, and write what fails into seeds.txt"]
 fn worlds_nobody_has_seen_hold_their_promises() {
     let seconds = std::env::var("SIM_FRESH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(FRESH_SECONDS);
     let end = Instant::now() + Duration::from_secs(seconds);
