@@ -8,8 +8,9 @@ use crate::{Ballot, Version};
 impl Bounded for Message {
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Prepare { ballot, instead_of } => {
+            Self::Prepare { ballot, config, instead_of } => {
                 ballot.check()?;
+                config.check()?;
                 instead_of.check()
             }
             Self::Promise { ballot, report } => {

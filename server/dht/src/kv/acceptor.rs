@@ -49,12 +49,15 @@ impl Acceptor {
         now: Instant,
         from: NodeId,
         ballot: Ballot,
+        config: Version,
         instead_of: Option<Ballot>,
         outbox: &mut Outbox,
     ) {
         let durable = &self.durable;
-        // Who is out but does not know it would otherwise unseat leaders for ever, or ask for ever while somebody leads.
-        let omitted = durable.chosen && durable.config.is_stable() && !durable.config.contains(from);
+        // Who is out but does not know it would otherwise unseat leaders for ever, or ask for ever while somebody leads. Who
+        // knows of a newer configuration may be in again, and then it is this member that does not know it.
+        let newest = durable.chosen && durable.config.version >= config;
+        let omitted = newest && durable.config.is_stable() && !durable.config.contains(from);
         if omitted && self.is_member() {
             return self.nack(from, ballot, outbox);
         }

@@ -57,7 +57,8 @@ impl Slot {
             readings: BTreeMap::new(),
             ask_again_at: Instant::FAR,
         });
-        self.outbox.send(self.me, Message::Prepare { ballot, instead_of });
+        let config = self.acceptor.durable.config.version;
+        self.outbox.send(self.me, Message::Prepare { ballot, config, instead_of });
         if !self.rules.keeps(Rule::OwnBallotFirst) {
             self.ask(&self.acceptor.durable.config.audience(), ballot);
         }
@@ -73,9 +74,11 @@ impl Slot {
 
     fn ask(&mut self, nodes: &BTreeSet<NodeId>, ballot: Ballot) {
         let Role::Candidate(candidate) = &mut self.role else { return };
+        let config = candidate.config().map_or(self.acceptor.durable.config.version, |config| config.version);
         for node in nodes {
             if candidate.asked.len() < ASKED_MAX && candidate.asked.insert(*node) {
-                self.outbox.send(*node, Message::Prepare { ballot, instead_of: candidate.instead_of });
+                let instead_of = candidate.instead_of;
+                self.outbox.send(*node, Message::Prepare { ballot, config, instead_of });
             }
         }
     }

@@ -34,6 +34,8 @@ pub enum Message {
     Prepare {
         /// The right it claims.
         ballot: Ballot,
+        /// The version of the newest configuration the candidate knows.
+        config: Version,
         /// The right of the leader that has asked it to: whoever follows that one need not wait for its silence.
         instead_of: Option<Ballot>,
     },

@@ -251,9 +251,9 @@ impl Slot {
 
     fn receive(&mut self, now: Instant, from: NodeId, message: Message) {
         match message {
-            Message::Prepare { ballot, instead_of } => {
+            Message::Prepare { ballot, config, instead_of } => {
                 self.counter_seen = self.counter_seen.max(ballot.counter);
-                self.acceptor.prepare(now, from, ballot, instead_of, &mut self.outbox);
+                self.acceptor.prepare(now, from, ballot, config, instead_of, &mut self.outbox);
             }
             Message::Accept { ballot, key, version, register, config } => {
                 self.acceptor.accept(now, from, ballot, key, version, register, config, &mut self.outbox);

@@ -53,6 +53,28 @@ fn members_change_only_when_the_node_permits_it() {
     assert!(!stage.is_changing(1) && stage.config(1).contains(NodeId(4)), "what is begun comes to its end");
 }
 
+/// Node 3 never heard that it went, and is wanted again: it must not hold up those who know better.
+#[test]
+fn a_member_that_missed_a_change_does_not_refuse_the_candidate_that_brings_it_back() {
+    let mut stage = Stage::new(Rules::default(), 3, 5);
+    assert!(stage.elect(1));
+    stage.put(1, "kept");
+    stage.reach(&[&[1, 2, 4, 5]]);
+    stage.want(&[4]);
+    stage.pass(500);
+    assert!(stage.elect(4) && stage.config(3).contains(NodeId(3)));
+    // Of the new side only node 5 hears of the next change before the leader restarts.
+    stage.reach(&[&[4, 5]]);
+    stage.want(&[2, 3, 5]);
+    stage.pass(100);
+    stage.restart(4);
+    assert!(!stage.config(5).is_stable() && stage.config(3).is_stable());
+    stage.reach(&[&[1, 2, 3, 4, 5]]);
+    assert!(stage.elect(5), "nobody who knows less is in its way");
+    stage.pass(500);
+    assert_eq!(stage.get(5), Some(Some("kept".into())));
+}
+
 #[test]
 fn nobody_can_be_wanted_twice_or_nobody_at_all() {
     let mut stage = led();

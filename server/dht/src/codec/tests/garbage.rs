@@ -305,7 +305,11 @@ fn strangers_leave_nothing_behind() {
                 Message::Behind { ballot, key: vec![1; 100] },
                 Message::Full { ballot },
                 Message::Promise { ballot, report: Box::new(report.clone()) },
-                Message::Prepare { ballot: Ballot { counter: 50, node: from }, instead_of: None },
+                Message::Prepare {
+                    ballot: Ballot { counter: 50, node: from },
+                    config: Version::default(),
+                    instead_of: None,
+                },
                 Message::Nack { ballot, promised: ballot, config, chosen: true },
             ] {
                 trio.input(to, Input::Message { from, message });

@@ -57,8 +57,8 @@ fn report() -> Report {
 fn the_bytes_of_messages_about_a_slot_are_as_agreed() {
     let (ballot, key, version, config) = (ballot(), b"k".to_vec(), version(2, 300), version(2, 10));
     let held = || Arc::new(register());
-    assert_golden(&Message::Prepare { ballot, instead_of: None }, "00030200");
-    assert_golden(&Message::Prepare { ballot, instead_of: Some(ballot) }, "000302010302");
+    assert_golden(&Message::Prepare { ballot, config: version, instead_of: None }, "0003020201ac0200");
+    assert_golden(&Message::Prepare { ballot, config: version, instead_of: Some(ballot) }, "0003020201ac02010302");
     assert_golden(
         &Message::Promise { ballot, report: Box::new(report()) },
         "01030202010a0201000000020201090102010000000302010a00010102010901010109ac029003",

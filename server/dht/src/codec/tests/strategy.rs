@@ -143,7 +143,11 @@ pub(crate) fn message(span: Span, config: BoxedStrategy<Config>) -> BoxedStrateg
     };
     let listed = ballot().prop_flat_map(move |ballot| (Just(ballot), versions(ballot)));
     prop_oneof![
-        (ballot(), of(ballot())).prop_map(|(ballot, instead_of)| Message::Prepare { ballot, instead_of }),
+        (ballot(), version(span), of(ballot())).prop_map(|(ballot, config, instead_of)| Message::Prepare {
+            ballot,
+            config,
+            instead_of
+        }),
         (ballot(), report(span, config.clone()))
             .prop_map(|(ballot, report)| Message::Promise { ballot, report: Box::new(report) }),
         (ballot(), of(key())).prop_map(|(ballot, after)| Message::Fetch { ballot, after }),

@@ -171,7 +171,7 @@ fn nobody_leads_or_asks_in_the_name_of_another() {
     let config = Config { version: version(1, 2, 1), ..Config::founding(nodes(&[1, 2, 3])) };
     let (key, version) = (b"k".to_vec(), version(1, 2, 1));
     let messages = [
-        Message::Prepare { ballot, instead_of: None },
+        Message::Prepare { ballot, config: Version::default(), instead_of: None },
         Third::accept(1, b"k".to_vec(), 1),
         Message::AcceptConfig { ballot, config },
         Message::Confirm { ballot, round: 1 },
@@ -192,13 +192,19 @@ fn nobody_leads_or_asks_in_the_name_of_another() {
 #[test]
 fn a_ballot_far_above_all_others_is_not_listened_to() {
     let mut node = Third::new();
-    node.hear(2, Message::Prepare { ballot: ballot(COUNTER_JUMP_MAX + 1, 2), instead_of: None });
+    node.hear(
+        2,
+        Message::Prepare { ballot: ballot(COUNTER_JUMP_MAX + 1, 2), config: Version::default(), instead_of: None },
+    );
     let promised = ballot(COUNTER_JUMP_MAX + 1, 2);
     let config = Config::default();
     node.hear(2, Message::Nack { ballot: ballot(0, 1), promised, config, chosen: true });
     assert_eq!((node.slot.refused(), node.slot.state().promise), (2, Ballot::default()));
     assert_eq!(node.campaign().counter, 1, "it is not taken as the highest one seen");
-    node.hear(2, Message::Prepare { ballot: ballot(COUNTER_JUMP_MAX, 2), instead_of: None });
+    node.hear(
+        2,
+        Message::Prepare { ballot: ballot(COUNTER_JUMP_MAX, 2), config: Version::default(), instead_of: None },
+    );
     assert_eq!(node.slot.state().promise.counter, COUNTER_JUMP_MAX);
 }
 
@@ -309,7 +315,7 @@ fn a_member_whose_disk_stands_still_takes_in_only_so_much() {
     }
     assert!((500..=BACKLOG_MAX / VALUE_MAX + 2).contains(&appended), "{appended} entries wait for the disk");
     for counter in 2..5000 {
-        node.hear(2, Message::Prepare { ballot: ballot(counter, 2), instead_of: None });
+        node.hear(2, Message::Prepare { ballot: ballot(counter, 2), config: Version::default(), instead_of: None });
     }
     assert_eq!(node.slot.state().promise.counter, 1);
     let acks = node.persist().len();
