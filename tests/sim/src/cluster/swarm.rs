@@ -213,7 +213,7 @@ fn draw_settings(random: &mut Random, slowest_micros: u64) -> node::Settings {
         abort_after: millis(random.between(500, 3000)),
         candidacy: millis(random.between(500, 8000)),
         transfer_bytes: 100 << random.below(12),
-        page_bytes: pick(random, &[1, 1000, 256 << 10]),
+        page_bytes: pick(random, &[1000, 4000, 256 << 10]),
         queue: 256,
     };
     node::Settings {
