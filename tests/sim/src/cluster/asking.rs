@@ -44,7 +44,8 @@ impl World {
         };
         let Some((key, operation, freshness)) = drawn else { return Ok(()) };
         let (low, high) = self.swarm.patience_micros;
-        let patience = self.random.between(low, high).max(if self.phase.is_calm() { 3_000_000 } else { 0 });
+        let patience = self.random.between(low, high);
+        let patience = if self.phase.is_calm() { patience.max(self.swarm.answer_micros()) } else { patience };
         self.ask(id, machine, (key, operation, freshness), patience)
     }
 

@@ -260,17 +260,18 @@ impl World {
         self.tell(|| format!("{name} has lost its disk and is now {id:?}"));
     }
 
-    /// Where a machine may look for others: at up to three that are up, else at those all were told of.
+    /// Where a machine may look for others: at up to three that stay, one of them running if there is any.
     fn some_others(&mut self, name: Name) -> Vec<SocketAddr> {
-        let mut up: Vec<Name> = self.up().map(|machine| machine.name).filter(|other| *other != name).collect();
+        let stays = |machine: &&Machine| matches!(machine.duty, Duty::Up | Duty::Down) && machine.name != name;
+        let staying = self.machines.values().filter(stays);
+        let (mut up, mut others): (Vec<_>, Vec<_>) =
+            staying.map(|machine| (machine.name, machine.is_up())).partition(|(_, is_up)| *is_up);
         let mut seeds = Vec::new();
-        for _ in 0..up.len().min(3) {
-            let index = usize::try_from(self.random.below(up.len() as u64)).unwrap_or_default();
-            seeds.push(up.swap_remove(index).address());
-        }
-        if seeds.is_empty() {
-            let members = self.machines.values().filter(|machine| machine.duty == Duty::Down && machine.name != name);
-            seeds = members.map(|machine| machine.name.address()).take(3).collect();
+        while seeds.len() < 3 && !(up.is_empty() && others.is_empty()) {
+            let from = if seeds.is_empty() && !up.is_empty() { &mut up } else { &mut others };
+            let from = if from.is_empty() { &mut up } else { from };
+            let index = usize::try_from(self.random.below(from.len() as u64)).unwrap_or_default();
+            seeds.push(from.swap_remove(index).0.address());
         }
         seeds
     }
@@ -357,6 +358,7 @@ impl World {
             // What it missed while it stood still is not long in coming.
             let (name, boot) = (machine.name, machine.boot);
             self.queue.push(0, Event::Wake { machine: name, boot });
+            self.queue.push(1_000, Event::Synced { machine: name, boot });
         }
         let full: Vec<Name> = self.machines.values().filter(|machine| machine.full).map(|it| it.name).collect();
         full.into_iter().try_for_each(|name| self.set_full(name, false))?;

@@ -162,6 +162,13 @@ impl Swarm {
         }
     }
 
+    /// Within which time every request must be answered when nothing fails, in microseconds: whom a node asks first may be
+    /// long gone, and be asked in vain a few times before the ring is asked where the slot is.
+    pub fn answer_micros(&self) -> u64 {
+        let Self { settings, .. } = self;
+        micros(settings.ring.silence * 2 + settings.attempt * 6 + settings.retry.1 * 4) + 1_000_000
+    }
+
     /// How long the cluster may take to be one again after the faults have stopped, in microseconds: the sum of what its
     /// nodes are told to wait for, one after the other, each several times over because elections may fail.
     pub fn recovery_micros(&self) -> u64 {
@@ -206,7 +213,7 @@ fn draw_settings(random: &mut Random, slowest_micros: u64) -> node::Settings {
         abort_after: millis(random.between(500, 3000)),
         candidacy: millis(random.between(500, 8000)),
         transfer_bytes: 100 << random.below(12),
-        page_bytes: pick(random, &[1, 1000, 256 << 10]),
+        page_bytes: pick(random, &[1000, 4000, 256 << 10]),
         queue: 256,
     };
     node::Settings {

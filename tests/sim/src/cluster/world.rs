@@ -28,7 +28,7 @@ pub(super) enum Event {
     /// A packet arrives at a machine, meant for whoever is there or for one node.
     Deliver { sender: Name, from: NodeId, to: Name, meant: Option<NodeId>, packet: Rc<Packet> },
     /// A sender is told that nobody was there.
-    Notice { machine: Name, boot: u32, node: NodeId },
+    Notice { machine: Name, boot: u32, node: NodeId, calm: bool },
     /// The instant has come that a node asked for.
     Wake { machine: Name, boot: u32 },
     /// An fsync ends.
@@ -180,8 +180,9 @@ impl World {
         }
         match event {
             Event::Deliver { sender, from, to, meant, packet } => self.deliver((sender, from), (to, meant), packet),
-            Event::Notice { machine, boot, node } => {
-                if self.is_same(machine, boot) && !self.phase.is_calm() {
+            Event::Notice { machine, boot, node, calm } => {
+                // What is still to be said of links that were cut is not true any more.
+                if self.is_same(machine, boot) && self.phase.is_calm() == calm {
                     self.outcome.count("notices that nobody is there");
                     return self.input(machine, Input::Unreachable { node });
                 }
@@ -260,7 +261,8 @@ impl World {
         let boot = self.machines.get(&sender).filter(|machine| machine.id == from).map(|machine| machine.boot);
         if let Some(boot) = boot {
             let after = self.random.between(soon, late);
-            self.queue.push(after, Event::Notice { machine: sender, boot, node });
+            let calm = self.phase.is_calm();
+            self.queue.push(after, Event::Notice { machine: sender, boot, node, calm });
         }
         Ok(())
     }
