@@ -72,7 +72,8 @@ pub(crate) async fn release(config: &Config, hostname: &str) -> Result<String, O
         | Reply::Hostnames { .. }
         | Reply::Refused { .. }
         | Reply::Ping { .. }
-        | Reply::Draining => Some(failure(&answer)),
+        | Reply::Draining
+        | Reply::Neighbours { .. } => Some(failure(&answer)),
     };
     if let Some(source) = refusal {
         return Err(OwnedError::NotReleased { hostname: full, source });

@@ -12,3 +12,7 @@ pub const ALPN_CONNECT: &[u8] = b"specter-connect/1";
 
 /// What nodes of one cluster say to each other: QUIC, both sides with a certificate of the cluster CA.
 pub const ALPN_NODE: &[u8] = b"specter-node/1";
+
+/// Visitors' streams from one node to another that has a link for them: QUIC, both sides with a certificate of the
+/// cluster CA. Apart from [`ALPN_NODE`], so that neither a visitor's megabytes nor its silence holds the store up.
+pub const ALPN_RELAY: &[u8] = b"specter-relay/1";

@@ -173,6 +173,7 @@ impl Session {
                 self.send(Message::Pong { nonce: *nonce });
                 Ok(())
             }
+            (0, Reply::Neighbours { .. }) => Ok(()),
             (0, Reply::Draining) => {
                 self.actions.push_back(Action::Drain);
                 Ok(())
@@ -252,7 +253,7 @@ impl Session {
 
     fn answered(&mut self, pending: Pending, reply: &Reply<'_>) -> Result<(), SessionError> {
         match (pending, reply) {
-            (Pending::Hello, Reply::Welcome { registered, work_bits, apex, port }) => {
+            (Pending::Hello, Reply::Welcome { registered, work_bits, apex, port, .. }) => {
                 self.greeted(*registered, *work_bits, apex, *port)
             }
             (Pending::Hello, Reply::Refused { code }) => Err(SessionError::NotGreeted(*code)),
@@ -299,7 +300,8 @@ impl Session {
                 | Reply::Hostnames { .. }
                 | Reply::Outcomes { .. }
                 | Reply::Ping { .. }
-                | Reply::Draining,
+                | Reply::Draining
+                | Reply::Neighbours { .. },
             ) => Err(SessionError::Violation("it is of another kind than what was asked")),
         }
     }

@@ -1,8 +1,11 @@
 use super::*;
 use proptest::prelude::*;
 use specter_wire::codec::PREFIX_BYTES;
+use specter_wire::id::NodeId;
 use specter_wire::limits::CONTROL_FRAME_BYTES;
 use specter_wire::link::{ClientFrame, Request};
+
+const NODE: NodeId = NodeId([7; 16]);
 
 fn specs(hostnames: &[Option<&str>]) -> Vec<Spec> {
     let spec = |hostname: &Option<&str>| Spec {
@@ -23,7 +26,7 @@ fn greeted(hostnames: &[Option<&str>]) -> Session {
 }
 
 fn welcome(id: u32, registered: bool) -> NodeFrame<'static> {
-    NodeFrame { id, reply: Reply::Welcome { registered, work_bits: 3, apex: "example.com", port: 443 } }
+    NodeFrame { id, reply: Reply::Welcome { node: NODE, registered, work_bits: 3, apex: "example.com", port: 443 } }
 }
 
 fn hostnames<'a>(id: u32, names: &[&'a str], more: bool) -> NodeFrame<'a> {
@@ -186,7 +189,7 @@ fn a_renewal_that_fails_stops_nothing() {
 #[test]
 fn a_node_that_asks_for_too_much_is_left() {
     let mut session = Session::new(7, false, specs(&[]));
-    let welcome = Reply::Welcome { registered: false, work_bits: WORK_BITS_MAX + 1, apex: "h", port: 1 };
+    let welcome = Reply::Welcome { node: NODE, registered: false, work_bits: WORK_BITS_MAX + 1, apex: "h", port: 1 };
     let error = session.received(&NodeFrame { id: 1, reply: welcome }).expect_err("refused");
     assert_eq!(error, SessionError::TooMuchWork(WORK_BITS_MAX + 1));
 }
@@ -196,6 +199,7 @@ fn reply() -> impl Strategy<Value = Reply<'static>> {
     let names = prop::collection::vec(prop_oneof![Just("a-b"), Just("c.d"), Just("_"), Just("x")], 0..5);
     prop_oneof![
         any::<(bool, u8, u16)>().prop_map(|(registered, work_bits, port)| Reply::Welcome {
+            node: NODE,
             registered,
             work_bits,
             apex: "example.com",
@@ -208,6 +212,7 @@ fn reply() -> impl Strategy<Value = Reply<'static>> {
         prop::sample::select(&ErrorCode::ALL[..]).prop_map(|code| Reply::Refused { code }),
         any::<u64>().prop_map(|nonce| Reply::Ping { nonce }),
         Just(Reply::Draining),
+        Just(Reply::Neighbours { nodes: Default::default() }),
     ]
 }
 
@@ -242,7 +247,7 @@ proptest! {
             if retry {
                 session.retry();
             }
-            let unasked = matches!(reply, Reply::Ping { .. } | Reply::Draining);
+            let unasked = matches!(reply, Reply::Ping { .. } | Reply::Draining | Reply::Neighbours { .. });
             let id = if unasked { 0 } else { session.pending.front().map_or(99, |(id, _)| *id) };
             if session.received(&NodeFrame { id, reply }).is_err() {
                 break;

@@ -7,6 +7,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use specter_wire::{
     codec,
     error::ErrorCode,
+    id::NodeId,
     limits::CONTROL_FRAME_BYTES,
     link::{self, ClientFrame, NodeFrame, Reply, Request},
     stream::{StreamHeader, StreamKind},
@@ -237,7 +238,7 @@ impl Control {
                     assert!(link::is_agent(agent));
                     self.see(Seen::Hello { certificate: registered, instance }).await;
                     let work_bits = self.state.lock().unwrap().behaviour.work_bits;
-                    Reply::Welcome { registered, work_bits, apex: "localhost", port: 443 }
+                    Reply::Welcome { node: NodeId([7; 16]), registered, work_bits, apex: "localhost", port: 443 }
                 }
                 Request::Register { public_key, signature, counter } => {
                     self.check_proof(public_key, signature, counter);

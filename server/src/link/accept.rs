@@ -19,7 +19,7 @@ use rustls_pki_types::CertificateDer;
 use specter_wire::{
     codec,
     error::ErrorCode,
-    id::ClientId,
+    id::{ClientId, NodeId},
     limits::{BATCH, CERTIFICATE_PEM_BYTES, CONTROL_FRAME_BYTES},
     link::{ClientFrame, NodeFrame, Reply},
     name::Hostname,
@@ -45,6 +45,8 @@ pub struct Links {
     pub directory: Arc<dyn Directory>,
     /// Signs clients' certificates.
     pub client_ca: ClientCa,
+    /// This node, told to clients.
+    pub node: NodeId,
     /// First apex, told to clients.
     pub apex: Hostname,
     /// Port at which visitors reach the gateway, told to clients.
@@ -97,6 +99,7 @@ impl Links {
         directory: Arc<dyn Directory>,
         registry: Arc<Registry>,
         client_ca: ClientCa,
+        node: NodeId,
         (apex, port): (Hostname, u16),
         work_bits: u8,
         shutdown: Shutdown,
@@ -105,6 +108,7 @@ impl Links {
             registry,
             directory,
             client_ca,
+            node,
             apex,
             port,
             work_bits,
@@ -248,6 +252,7 @@ impl LinkTask {
                     self.enter(client, instance)?;
                 }
                 let welcome = Reply::Welcome {
+                    node: self.links.node,
                     registered: client.is_some(),
                     work_bits: self.links.work_bits,
                     apex: self.links.apex.as_str(),

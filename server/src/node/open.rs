@@ -53,6 +53,7 @@ pub(super) const SNAPSHOT: &str = "snap.db";
 /// The running store of this node.
 #[derive(Debug)]
 pub struct Node {
+    id: specter_wire::id::NodeId,
     mailbox: Arc<Mailbox>,
     thread: JoinHandle<()>,
 }
@@ -214,7 +215,13 @@ impl Node {
             stopping: None,
         };
         let thread = thread::Builder::new().name("core".to_owned()).spawn(move || core.run());
-        Ok(Self { mailbox, thread: thread.map_err(OpenError::Thread)? })
+        let id = specter_wire::id::NodeId(me.0.to_be_bytes());
+        Ok(Self { id, mailbox, thread: thread.map_err(OpenError::Thread)? })
+    }
+
+    /// Which node this is: drawn when its data directory was made.
+    pub fn id(&self) -> specter_wire::id::NodeId {
+        self.id
     }
 
     /// What others ask the store through.
