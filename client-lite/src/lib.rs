@@ -25,7 +25,7 @@
 //! | module | does |
 //! |---|---|
 //! | `args`, `commands` | command line, exit codes |
-//! | `config`, `rewrite`, `store` | the YAML file: checked, edited in place, replaced as a whole |
+//! | `config`, `yaml`, `rewrite`, `store` | the YAML file: parsed, checked, edited in place, replaced as a whole |
 //! | `identity`, `work` | key, certificate, proof of work |
 //! | `tunnel` | links one after the other, until told to stop |
 //! | `session`, `backoff` | what to say on a link, how long to wait between two: pure |
@@ -52,6 +52,7 @@ mod target;
 mod tls;
 mod tunnel;
 mod work;
+mod yaml;
 
 pub use commands::main;
 pub use config::{ConfigError, Place};

@@ -183,9 +183,9 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn config(&self, raw: RawConfig) -> Result<Config, ConfigError> {
         let version = raw.version.ok_or_else(|| self.absent(1, "version", "write `version: 2`"))?;
-        if version.value.0 != VERSION {
+        if version.value != VERSION {
             let reason = "is a version this program does not know: write 2";
-            return Err(self.value(version.line, "version", version.value.0, reason));
+            return Err(self.value(version.line, "version", &version.value, reason));
         }
         let apex = raw.apex.ok_or_else(|| self.absent(version.line, "apex", "write `apex: example.com:443`"))?;
         let trust = self.trust(raw.ca_file, raw.pinned_key)?;
@@ -237,10 +237,10 @@ impl Checker<'_> {
         let bad_target = |error: TargetError| self.value(text.line, "target", &text.value, error);
         let mut target = Target::parse(&text.value).map_err(bad_target)?;
         if let Some(At { value, line }) = raw.insecure {
-            let bad = |reason: &dyn fmt::Display| self.value(line, "insecure", &value.0, reason);
-            target = match value.0.as_str() {
-                "false" => target,
-                "true" => target.without_verification().map_err(|error| bad(&error))?,
+            let bad = |reason: &dyn fmt::Display| self.value(line, "insecure", &value, reason);
+            target = match value.as_str() {
+                "false" | "False" | "FALSE" => target,
+                "true" | "True" | "TRUE" => target.without_verification().map_err(|error| bad(&error))?,
                 _ => return Err(bad(&"is neither true nor false")),
             };
         }
@@ -254,7 +254,7 @@ impl Checker<'_> {
         };
         if let Some(at) = raw.header_timeout {
             tunnel.header_timeout_ms =
-                duration_ms(&at.value.0).ok_or_else(|| self.value(at.line, "headerTimeout", &at.value.0, DURATION))?;
+                duration_ms(&at.value).ok_or_else(|| self.value(at.line, "headerTimeout", &at.value, DURATION))?;
         }
         tunnel.host = self.host(&tunnel.target, raw.header_mode, raw.header_host, text.line)?;
         Ok(tunnel)
