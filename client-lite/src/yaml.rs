@@ -1,4 +1,4 @@
-//! A YAML text as a tree of places. Pure. Read by `config`, edited by `rewrite`.
+//! A YAML text as a tree of places. PURE. Read by `config`, edited by `rewrite`.
 //!
 //! One small tree serves both, so what the writer changes is what the reader sees. A framework for deserialization
 //! would weigh more than the parser below it.

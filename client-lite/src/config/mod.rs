@@ -6,6 +6,7 @@ pub(crate) mod raw;
 mod tests;
 
 use crate::{
+    memory::Memory,
     target::{Authority, Target, TargetError},
     tls::{Trust, TrustError},
 };
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     /// The identity's key in PEM; empty before the first start.
     pub(crate) private_key: raw::Secret,
     pub(crate) tunnels: Vec<Tunnel>,
+    /// How much may be on its way.
+    pub(crate) memory: Memory,
 }
 
 /// One tunnel.
@@ -74,7 +77,7 @@ impl Config {
     /// A configuration of one tunnel that lives in memory.
     pub(crate) fn single(apex: Authority, trust: Trust, tunnel: Tunnel) -> Self {
         let private_key = raw::Secret(String::new());
-        Self { apex, trust, certificate: String::new(), private_key, tunnels: vec![tunnel] }
+        Self { apex, trust, certificate: String::new(), private_key, tunnels: vec![tunnel], memory: Memory::default() }
     }
 
     /// Whether a first connection has something to write back.
@@ -191,6 +194,7 @@ impl Checker<'_> {
         let trust = self.trust(raw.ca_file, raw.pinned_key)?;
         let apex = Authority::parse(&apex.value, Some(defaults::APEX_PORT))
             .map_err(|error| self.value(apex.line, "apex", &apex.value, error))?;
+        let memory = self.memory(raw.memory)?;
         let mut tunnels = Vec::new();
         let mut lines = BTreeMap::new();
         for tunnel in raw.tunnels.unwrap_or_default() {
@@ -212,6 +216,7 @@ impl Checker<'_> {
             certificate: raw.certificate.map(|at| at.value).unwrap_or_default(),
             private_key: raw.priv_key.map_or(raw::Secret(String::new()), |at| at.value),
             tunnels,
+            memory,
         })
     }
 
@@ -228,6 +233,15 @@ impl Checker<'_> {
                 Err(self.value(key.line, "pinnedKey", &key.value, "excludes `caFile`: remove one of the two"))
             }
         }
+    }
+
+    fn memory(&self, memory: Option<At<String>>) -> Result<Memory, ConfigError> {
+        let Some(At { value, line }) = memory else {
+            return Ok(Memory::default());
+        };
+        Memory::parse(&value).ok_or_else(|| {
+            self.value(line, "memory", &value, "is no size: write small, normal or large, or leave it out")
+        })
     }
 
     fn tunnel(&self, raw: RawTunnel, fallback_line: u64) -> Result<Tunnel, ConfigError> {

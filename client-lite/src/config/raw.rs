@@ -1,4 +1,4 @@
-//! The configuration file as the user typed it: every field optional, unknown ones refused. Pure. Checked by `config`.
+//! The configuration file as the user typed it: every field optional, unknown ones refused. PURE. Checked by `config`.
 
 use crate::yaml::{self, Entry, Kind, Mapping, Node, SyntaxError};
 use std::fmt;
@@ -13,6 +13,7 @@ pub(crate) struct RawConfig {
     pub(crate) certificate: Option<At<String>>,
     pub(crate) priv_key: Option<At<Secret>>,
     pub(crate) tunnels: Option<Vec<RawTunnel>>,
+    pub(crate) memory: Option<At<String>>,
 }
 
 /// One entry of `tunnels`. Values are texts, so that the check that follows can tell what they hold: `15s` and `15` are
@@ -73,6 +74,7 @@ impl<'a> Reader<'a> {
                 "apex" => &mut raw.apex,
                 "caFile" => &mut raw.ca_file,
                 "pinnedKey" => &mut raw.pinned_key,
+                "memory" => &mut raw.memory,
                 "certificate" => &mut raw.certificate,
                 "privKey" => {
                     raw.priv_key = self.text(entry)?.map(|At { value, line }| At { value: Secret(value), line });
