@@ -172,6 +172,7 @@ impl Client {
         let certificate = usable_certificate(&config, &key);
         let instance = instance(&store, &key);
         let (routes, receiver) = watch::channel(Arc::default());
+        let memory = config.memory;
         Ok(Self {
             config,
             store,
@@ -180,7 +181,7 @@ impl Client {
             certificate,
             instance,
             routes,
-            service: Service::new(receiver),
+            service: Service::new(receiver, memory),
             events,
             draining: TaskTracker::new(),
         })
@@ -249,7 +250,7 @@ impl Client {
         };
         let dialled = tokio::select! {
             () = stop.cancelled() => return End::Stopped,
-            dialled = Link::dial(&self.config.apex, &tls) => dialled,
+            dialled = Link::dial(&self.config.apex, &tls, self.config.memory) => dialled,
         };
         let link = match dialled {
             Ok(link) => link,
