@@ -228,3 +228,51 @@ const IDLE_MS: u32 = 12_000;
 /// Nearer than most nodes are, so that the first datagram is repeated soon if a node starts just now. A far node gets
 /// one datagram too many.
 const FIRST_RTT: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::RootCertStore;
+    use rustls_pki_types::PrivatePkcs8KeyDer;
+
+    /// A node that repeats what it is told, and a client's settings to reach it.
+    fn node() -> (Endpoint, rustls::ClientConfig) {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()).into();
+        let certificate = own.cert.der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("a version")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let config = quinn::ServerConfig::with_single_cert(vec![certificate], key).expect("a key");
+        (Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).expect("a socket"), tls)
+    }
+
+    #[tokio::test]
+    async fn a_link_goes_on_over_new_sockets_and_its_node_is_asked_at_once() {
+        let (node, tls) = node();
+        let address = node.local_addr().expect("an address");
+        let apex = Authority { host: "localhost".to_owned(), port: address.port() };
+        let mut dialer = Dialer::new(apex, Memory::Small);
+        let config = dialer.config(tls).expect("settings");
+        let dialled = dialer.dial(address, config);
+        let (link, accepted) = tokio::join!(dialled, async { node.accept().await.expect("a client").await });
+        let (link, accepted) = (link.expect("a link"), accepted.expect("a link"));
+        let (before, heard) = (accepted.remote_address(), link.stats().udp_rx.datagrams);
+        dialer.rebind();
+        // The answer to the question is all that comes: nothing else is said.
+        let answered = async {
+            while link.stats().udp_rx.datagrams == heard || accepted.remote_address() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), answered).await.expect("the node answers");
+        close(&link);
+        timeout(Duration::from_secs(10), accepted.closed()).await.expect("the node hears the end");
+        dialer.finish().await;
+    }
+}

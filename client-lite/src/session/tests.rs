@@ -289,11 +289,7 @@ proptest! {
         for (reply, retry) in replies {
             while let Some(action) = session.poll() {
                 match action {
-                    Action::Greeted(_) => {
-                        if session.serve(leads, renew_due).is_err() {
-                            return Ok(());
-                        }
-                    }
+                    Action::Greeted(_) if session.serve(leads, renew_due).is_err() => return Ok(()),
                     Action::Prove { .. } => session.proven([0; 32], [0; 64], 0),
                     Action::SaveHostnames(names) => {
                         unsaved = names;

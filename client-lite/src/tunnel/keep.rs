@@ -31,7 +31,9 @@ pub(super) struct Keeper {
     dialer: Dialer,
     seats: BTreeMap<LinkNumber, Handle>,
     tasks: JoinSet<(LinkNumber, u32, End)>,
-    reports: (mpsc::Sender<(LinkNumber, Report)>, mpsc::Receiver<(LinkNumber, Report)>),
+    /// Given to every link.
+    reporter: mpsc::Sender<(LinkNumber, Report)>,
+    reports: mpsc::Receiver<(LinkNumber, Report)>,
     lookup: Option<Lookup>,
     /// Which link does what only one may do.
     leader: Option<LinkNumber>,
@@ -72,13 +74,15 @@ impl Keeper {
         stop: CancellationToken,
     ) -> Self {
         let now = Instant::now();
+        let (reporter, reports) = mpsc::channel(REPORTS);
         Self {
             links: Links::new(config.links, state.is_complete(), random_u64()),
             dialer: Dialer::new(state.apex.clone(), config.memory),
             state,
             seats: BTreeMap::new(),
             tasks: JoinSet::new(),
-            reports: mpsc::channel(REPORTS),
+            reporter,
+            reports,
             lookup: None,
             leader: None,
             published: BTreeSet::new(),
@@ -94,13 +98,17 @@ impl Keeper {
     pub(super) async fn run(mut self) -> Result<(), TunnelError> {
         let outcome = self.keep().await;
         self.stop.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            let (_, _, end) = joined(ended);
-            if let (End::Fatal(error), true) = (end, outcome.is_ok()) {
-                warn!(reason = sentence(&error), "a link ended badly while the program stopped");
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => {
+                    let Some(ended) = ended else { break };
+                    if let (_, _, End::Fatal(error)) = joined(ended) {
+                        warn!(reason = sentence(&error), "a link ended badly");
+                    }
+                }
+                // Nobody who has something to report is to wait for ever.
+                _ = self.reports.recv() => {}
             }
-            // Whoever waits to report something must not wait for ever.
-            while self.reports.1.try_recv().is_ok() {}
         }
         self.dialer.finish().await;
         outcome
@@ -141,7 +149,7 @@ impl Keeper {
         let wake_at = self.links.wake_at().map_or(self.look_at, |at| at.min(self.look_at));
         tokio::select! {
             () = self.stop.cancelled() => Happening::Stop,
-            Some((link, report)) = self.reports.1.recv() => Happening::Report(link, report),
+            Some((link, report)) = self.reports.recv() => Happening::Report(link, report),
             Some(ended) = self.tasks.join_next() => Happening::Ended(ended),
             found = at_hand(&mut self.lookup) => Happening::LookedUp(found),
             () = sleep_until(wake_at.into()) => Happening::Time,
@@ -181,7 +189,7 @@ impl Keeper {
             link,
             state: self.state.clone(),
             orders: ordered,
-            reports: self.reports.0.clone(),
+            reports: self.reporter.clone(),
             stop: self.stop.clone(),
         };
         self.seats.insert(link, Handle { orders, connection: None, heard: None });
