@@ -18,7 +18,7 @@ while True:
     kept.append(listener.accept())
 PYTHON
 children+=($!)
-read -r _ deaf_port < <(until_line 10 "$work/deaf" '^port')
+read -r _ deaf_port < <(until_line 60 "$work/deaf" '^port')
 head -c 40000000 /dev/zero >"$work/files/huge"
 
 show() { # WHAT PID

@@ -43,6 +43,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 class Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, *_):
+        pass
 
 
 echo = Threads(("127.0.0.1", 0), Echo)
@@ -52,7 +56,7 @@ print(f"ports {files.server_address[1]} {echo.server_address[1]}")
 files.serve_forever()
 PYTHON
 children+=($!)
-read -r _ files_port echo_port < <(until_line 10 "$work/targets" '^ports')
+read -r _ files_port echo_port < <(until_line 60 "$work/targets" '^ports')
 
 # The same number for TCP and UDP.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
