@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
 
     /// The entries of a mapping, each key once. What `<<` brings in gives way to what the mapping itself says.
     fn fields(&self, node: &'a Node, what: &str) -> Result<Vec<&'a Entry>, SyntaxError> {
-        let mut fields = self.mapping(node, what)?.map(|mapping| own(mapping)).transpose()?.unwrap_or_default();
+        let mut fields = self.mapping(node, what)?.map(own).transpose()?.unwrap_or_default();
         for _ in 0..MERGES {
             let Some(index) = fields.iter().position(|entry| entry.key.text == MERGE) else {
                 return Ok(fields);

@@ -4,6 +4,7 @@ use super::{
     End, Event, LinkLost, Orders, Report, TunnelError, drive::Seat, random_u64, sentence, state::State, wake::Watchman,
 };
 use crate::{
+    clock,
     config::Config,
     link::{Dialer, LinkError},
     links::{Decision, LinkNumber, Links},
@@ -292,14 +293,18 @@ impl Keeper {
             | LinkLost::Exporter
             | LinkLost::Replaced => warn!(reason, retry_in_ms, "no link"),
         }
+        let clock = if let LinkLost::Link(LinkError::Untrusted { .. }) = lost { clock::unset() } else { None };
+        if let Some(clock) = clock {
+            warn!(%clock, "this machine's clock is not set, so no certificate holds: going on as soon as it is");
+        }
         self.tell(Event::Disconnected { reason, retry_in }).await;
     }
 
-    /// Measures what is to be measured, and sees whether the machine slept.
+    /// Measures what is to be measured, and sees whether the machine slept or was told the time.
     fn look(&mut self) {
         let now = Instant::now();
         if now >= self.look_at {
-            self.look_at = now + LOOK;
+            self.look_at = now + if self.links.serving() == 0 { LOOK_PRESSED } else { LOOK };
             for (link, handle) in &mut self.seats {
                 let Some(connection) = &handle.connection else { continue };
                 self.links.measured(now, *link, connection.rtt());
@@ -317,7 +322,7 @@ impl Keeper {
 
     /// Nodes have given up links whose client slept. Those that live answer at once.
     fn woke(&mut self, now: Instant) {
-        info!("the machine slept: trying every link");
+        info!("the clock leapt: the machine slept, or was told the time; trying every link");
         self.look_at = now + ANSWER;
         for handle in self.seats.values_mut() {
             handle.heard = handle.connection.as_ref().map(|connection| connection.stats().udp_rx.datagrams);
@@ -384,6 +389,9 @@ const REPORTS: usize = 64;
 
 /// Between two looks at the round trips and the clocks.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// The same while there is no link: what the clock says may be all that stands in the way.
+const LOOK_PRESSED: Duration = Duration::from_secs(1);
 
 /// How long after a sleep a link may be silent.
 const ANSWER: Duration = Duration::from_secs(2);

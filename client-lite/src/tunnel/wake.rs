@@ -1,7 +1,7 @@
 //! Notices that the machine slept. PURE: both clocks are arguments.
 //!
 //! The clock that timers run by stands still in a sleep, so no timeout tells; the calendar goes on. A calendar that was
-//! set forward looks the same, and costs a question to each node.
+//! set forward looks the same: it costs a question to each node, and certificates may hold from then on.
 
 use std::time::{Duration, Instant, SystemTime};
 

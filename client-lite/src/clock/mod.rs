@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+mod wait;
+
+pub(crate) use wait::unset;
+
 /// A moment as a person reads it, in UTC, without its zone: `2026-11-23T20:00:00`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Date {
@@ -43,6 +47,14 @@ pub(crate) fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     Some(365 * year + leap_days(year) + (153 * month + 2) / 5 + day - 1 - DAYS_TO_1970)
 }
 
+/// Whether a clock says less than any that was set can say: a time before this program was written.
+fn is_unset(unix_s: u64) -> bool {
+    unix_s < WRITTEN_UNIX_S
+}
+
+/// November 2026. Not the time of the build: the same sources make the same program.
+const WRITTEN_UNIX_S: u64 = 1_793_500_000;
+
 /// From the first of March of the year 0 to 1970.
 const DAYS_TO_1970: u64 = 719_468;
 
@@ -60,6 +72,8 @@ mod tests {
 
     #[test]
     fn every_day_of_five_centuries_is_its_own_date() {
+        assert!(is_unset(12) && !is_unset(WRITTEN_UNIX_S));
+        assert_eq!(date_of(WRITTEN_UNIX_S).to_string(), "2026-11-01T01:46:40");
         for day in 0..183_000 {
             let date = date_of(day * 86_400 + 3_723);
             assert_eq!(days_since_1970(date.year, date.month, date.day), Some(day), "{date}");
