@@ -38,7 +38,7 @@ impl Acceptor {
         !self.durable.chosen && !self.is_member()
     }
 
-    fn append(&mut self, entry: Entry, outbox: &mut Outbox) {
+    pub(crate) fn append(&mut self, entry: Entry, outbox: &mut Outbox) {
         self.durable.apply(&entry);
         outbox.append(entry);
     }

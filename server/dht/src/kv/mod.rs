@@ -19,6 +19,7 @@ pub mod config;
 mod digest;
 pub mod durable;
 mod election;
+mod forced;
 mod guard;
 mod keys;
 mod leader;

@@ -125,6 +125,7 @@ impl Slot {
                 self.reconsider(now);
             }
             Input::ReadOnly(full) => self.acceptor.full = full,
+            Input::Force => self.force(now),
             Input::HandOver => self.lead_on(now, |leader, _| leader.goes = true),
         }
         while let Some(message) = self.outbox.next_to_self() {

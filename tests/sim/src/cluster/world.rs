@@ -364,6 +364,7 @@ impl World {
             Output::Event(event) => {
                 match event {
                     NodeEvent::Joined => self.outcome.count("nodes joined"),
+                    NodeEvent::Forced { .. } => self.outcome.count("slots that went on alone"),
                     NodeEvent::Foreign { .. } => self.outcome.count("packets refused as foreign"),
                     // Once everything is sent.
                     NodeEvent::Left => {}
