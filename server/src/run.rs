@@ -5,7 +5,7 @@ use crate::{
     config::{Advertise, Config},
     gateway::Gateway,
     identity::{self, Credentials, tls::TlsError},
-    link::{accept::Links, registry::Registry},
+    link::{accept::Links, passing::Passing, registry::Registry},
     node::{self, Node, Opening, Tuning},
     route::{Router, publish::Names},
     shutdown::Shutdown,
@@ -13,6 +13,7 @@ use crate::{
         accept::{Accepted, Acceptor},
         endpoint::{self, BindError},
         peers::Peers,
+        relay::Relays,
     },
 };
 use rustls::server::ResolvesServerCert;
@@ -35,6 +36,7 @@ pub struct Running {
     visitors: Shutdown,
     links: Shutdown,
     peers: Shutdown,
+    names: Arc<Names>,
     node: Node,
 }
 
@@ -72,6 +74,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Links have nothing left to finish when the visitors are gone: time to tell the clients.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long it may take until other nodes can know that this one serves nothing any more.
+const WITHDRAW: Duration = Duration::from_secs(2);
+
 /// How long the other nodes may take to go on without this one.
 const LEAVE: Duration = Duration::from_secs(20);
 
@@ -108,17 +113,20 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     let (inbox, arrivals) = mpsc::channel(ARRIVALS);
     let dial = Arc::new(identity::tls::dial(&credentials)?);
     let peers = Peers::start(endpoints.clone(), dial, inbox, peer_tasks.clone())?;
+    let relays = Relays::new(endpoints.clone(), Arc::new(identity::tls::relay(&credentials)?), link_tasks.clone())?;
+    let address = node_address(&config.advertise, &udp_addresses, port).await;
     let opening = Opening {
         data_dir: &config.data_dir,
         cluster: credentials.cluster_id.0,
-        address: node_address(&config.advertise, &udp_addresses, port).await,
+        address,
         seeds: resolve(&config.join).await?,
         tuning: Tuning::default(),
     };
     let node = Node::open(opening, peers.clone(), arrivals, &peer_tasks)?;
     let registry = Arc::new(Registry::default());
+    let names = Arc::new(Names::new(node.handle(), registry.clone(), relays.clone(), address, &link_tasks));
     let links = Arc::new(Links::new(
-        Arc::new(Names::new(node.handle())),
+        names.clone(),
         registry.clone(),
         credentials.client_ca.clone(),
         node.id(),
@@ -126,14 +134,16 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         config.work_bits,
         link_tasks.clone(),
     ));
+    let passing = Passing::new(registry.clone(), relays.clone(), link_tasks.clone(), visitors.clone());
     let acceptor = Acceptor::new(link_tasks.clone(), move |accepted| match accepted {
         Accepted::Link(connection, place) => links.serve(connection, place),
         Accepted::Node(connection) => peers.accepted(connection),
+        Accepted::Relay(connection) => passing.serve(connection),
     });
     for endpoint in endpoints {
         link_tasks.spawn(acceptor.clone().accept(endpoint));
     }
-    let router = Arc::new(Router::new(registry, node.handle()));
+    let router = Arc::new(Router::new(registry, relays, &node.handle(), address, visitors.clone()));
     let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());
     for listener in tcp {
         gateway.serve_tls(listener)?;
@@ -148,6 +158,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         visitors,
         links: link_tasks,
         peers: peer_tasks,
+        names,
         node,
     })
 }
@@ -179,6 +190,8 @@ async fn resolve(names: &[Advertise]) -> Result<Vec<SocketAddr>, StartError> {
 impl Running {
     /// Accepts no more visitors, lets those in progress end within five seconds, then closes links and store.
     pub async fn stop(self) {
+        // Other nodes' visitors go elsewhere before anything ends here.
+        self.names.withdraw(WITHDRAW).await;
         let dropped = self.visitors.finish(DRAIN).await;
         if dropped > 0 {
             tracing::info!(dropped, "streams in progress were cut off");
