@@ -121,7 +121,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         Arc::new(Names::new(node.handle())),
         registry.clone(),
         credentials.client_ca.clone(),
-        node.id(),
+        (node.id(), node.neighbours()),
         (config.apexes[0].clone(), port),
         config.work_bits,
         link_tasks.clone(),

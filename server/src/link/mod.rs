@@ -4,12 +4,14 @@
 //! accept    one task a link: handshake, control stream, deadlines, probes
 //! session   what a control message means in which state (pure)
 //! proof     checks a registration against its connection
+//! neighbours  which other nodes a client is told of
 //! registry  which links live, and which tunnels each serves
 //! open      a visitor's stream on a link
 //! ```
 //! What hostnames are and who owns them is decided above, behind [`Directory`].
 
 pub mod accept;
+mod neighbours;
 pub mod open;
 mod proof;
 pub mod registry;
