@@ -84,12 +84,15 @@ impl World {
                 self.outcome.count("crashes");
                 self.crash(name, Some(down_micros));
             }
-            Fault::Crash { midway: Some(after), .. } => match &mut machine.store {
-                Some(store) if store.random().chance(500) => {
+            Fault::Crash { midway: Some(after), .. } => {
+                if let Some(store) = &mut machine.store
+                    && store.random().chance(500)
+                {
                     store.fail_soon(&[DiskFault::CrashBefore, DiskFault::CrashAfter]);
+                } else {
+                    machine.dies_after = Some(after);
                 }
-                Some(_) | None => machine.dies_after = Some(after),
-            },
+            }
             Fault::Broken { down_micros, .. } => {
                 self.outcome.count("disks that failed once");
                 match &mut machine.store {

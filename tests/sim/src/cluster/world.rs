@@ -33,12 +33,6 @@ pub(super) enum Event {
     Wake { machine: Name, boot: u32 },
     /// An fsync ends.
     Synced { machine: Name, boot: u32 },
-    /// A checkpoint is written down.
-    Saved { machine: Name, boot: u32 },
-    /// A look whether a full disk has room again.
-    Reclaim { machine: Name, boot: u32 },
-    /// Somebody notices that a node's disk has failed, and starts it anew.
-    Stop { machine: Name, boot: u32 },
     /// A machine starts.
     Start { machine: Name, boot: u32 },
     /// A client asks its next operation.
@@ -59,6 +53,12 @@ pub(super) enum Event {
     Fault,
     /// A look at the whole.
     Look,
+    /// A checkpoint is written down.
+    Saved { machine: Name, boot: u32 },
+    /// A look whether a full disk has room again.
+    Reclaim { machine: Name, boot: u32 },
+    /// Somebody notices that a node's disk has failed, and starts it anew.
+    Stop { machine: Name, boot: u32 },
 }
 
 /// A cluster, its clients, and everything that is about to happen to them.
