@@ -138,12 +138,15 @@ impl Durable {
         match entry {
             Entry::Promise(ballot) => self.promise = self.promise.max(*ballot),
             Entry::Accept { key, version, register } => {
-                let known = self.registers.insert(key.clone(), (*version, Arc::clone(register)));
-                if let Some((known, _)) = known {
-                    self.digest.remove(key, known);
+                let new = (*version, Arc::clone(register));
+                if let Some(held) = self.registers.get_mut(key) {
+                    self.digest.replace(key, held.0, *version);
+                    *held = new;
+                } else {
+                    self.registers.insert(key.clone(), new);
+                    self.digest.add(key, *version);
+                    self.lost.remove(key);
                 }
-                self.digest.add(key, *version);
-                self.lost.remove(key);
                 self.seq = self.seq.max(version.seq);
             }
             Entry::Config { config, chosen } => {

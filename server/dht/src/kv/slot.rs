@@ -297,7 +297,7 @@ impl Slot {
                 self.nacked(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
+                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, key, version));
             }
             Message::Behind { ballot, key } => {
                 self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));
