@@ -92,8 +92,9 @@ impl Outbox {
 
     pub(crate) fn append(&mut self, entry: Entry) {
         self.appended += 1;
-        self.unsynced.push_back((self.appended, entry.size()));
-        self.backlog += entry.size();
+        let size = entry.size();
+        self.unsynced.push_back((self.appended, size));
+        self.backlog += size;
         self.ready.push_back(Output::Append { position: self.appended, entry });
     }
 

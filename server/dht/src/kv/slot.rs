@@ -103,6 +103,9 @@ impl Slot {
             refused: 0,
         };
         slot.postpone_election(now);
+        if slot.acceptor.is_alone() {
+            slot.election_at = now;
+        }
         slot
     }
 

@@ -92,6 +92,15 @@ impl Lone {
 }
 
 #[test]
+fn a_lone_member_leads_without_a_wait() {
+    let mut node = Lone::founded();
+    node.input(Input::Timeout);
+    assert_eq!(node.slot.leads(), None, "its promise is not on the disk yet");
+    node.persist();
+    assert!(node.slot.leads().is_some());
+}
+
+#[test]
 fn a_write_is_answered_only_after_it_is_persisted() {
     let mut node = Lone::founded();
     node.elect();

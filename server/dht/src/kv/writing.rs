@@ -231,9 +231,14 @@ impl Leader {
                     if self.roster.quorum(flight.acks, context.rules)
                         && let Some(flight) = work.get_mut().flight.take()
                     {
-                        let idle = work.get().queue.is_empty();
-                        let key = if idle { work.remove_entry().0 } else { work.key().clone() };
-                        self.settle(context, key, flight);
+                        if work.get().queue.is_empty() {
+                            let key = work.remove_entry().0;
+                            self.settle(context, &key, flight);
+                        } else {
+                            let key = work.key().clone();
+                            self.settle(context, &key, flight);
+                            self.start(context, key);
+                        }
                     }
                 }
                 Some(_) | None => self.keys.hold(work.key(), version, seat),
@@ -249,17 +254,18 @@ impl Leader {
         let mut landed: Vec<_> = landed.collect();
         landed.sort_unstable_by_key(|(_, flight)| flight.version);
         for (key, flight) in landed {
-            self.settle(context, key, flight);
+            self.settle(context, &key, flight);
+            self.start(context, key);
         }
     }
 
-    fn settle(&mut self, context: &mut Context<'_>, key: Key, flight: Flight) {
+    fn settle(&mut self, context: &mut Context<'_>, key: &Key, flight: Flight) {
         let Flight { version, register, acks, waiter, by_client, starts_lease, transfer } = flight;
         self.flights.remove(&version.seq);
         self.audits.moves += 1;
         self.transfer.refreshing -= transfer;
         let now = context.now;
-        self.keys.settle(&key, |before| {
+        self.keys.settle(key, |before| {
             let lease_until = match (register.lease(), before.and_then(|held| held.lease_until)) {
                 (None, _) => None,
                 (Some(_), Some(until)) if !starts_lease => Some(until),
@@ -272,7 +278,6 @@ impl Leader {
             self.serving -= 1;
             context.reply(id, Ok(answer), Some(version));
         }
-        self.start(context, key);
     }
 
     /// A member lacks the configuration: it gets that, and the value again.
