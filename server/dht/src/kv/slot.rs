@@ -103,6 +103,9 @@ impl Slot {
             refused: 0,
         };
         slot.postpone_election(now);
+        if slot.acceptor.is_alone() {
+            slot.election_at = now;
+        }
         slot
     }
 
@@ -298,7 +301,7 @@ impl Slot {
                 self.nacked(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
+                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, key, version));
             }
             Message::Behind { ballot, key } => {
                 self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));
