@@ -9,12 +9,14 @@ use crate::{
     node::{self, Node, Opening, Tuning},
     route::{Router, publish::Names},
     shutdown::Shutdown,
+    status,
     transport::{
         accept::{Accepted, Acceptor},
         endpoint::{self, BindError},
         peers::Peers,
     },
 };
+use join::{Own, Seeds};
 use rustls::server::ResolvesServerCert;
 use std::{
     io,
@@ -22,7 +24,13 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::lookup_host, sync::mpsc};
+use tokio::{
+    net::lookup_host,
+    sync::mpsc,
+    time::{Instant, interval, timeout},
+};
+
+mod join;
 
 /// A node that serves.
 pub struct Running {
@@ -36,6 +44,8 @@ pub struct Running {
     links: Shutdown,
     peers: Shutdown,
     node: Node,
+    registry: Arc<Registry>,
+    drain: Duration,
 }
 
 /// Why a node did not start.
@@ -50,14 +60,6 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] node::OpenError),
-    /// A node to join has no address.
-    #[error("{name} of --join has no address that is known here; check its spelling and this machine's DNS")]
-    Join {
-        /// As given.
-        name: String,
-        /// What the resolver says.
-        source: Option<io::Error>,
-    },
     /// The certificates for visitors.
     #[error(transparent)]
     Certificates(#[from] LoadError),
@@ -66,14 +68,21 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
-/// Visitors' requests and streams in progress get this long to end by themselves.
-const DRAIN: Duration = Duration::from_secs(5);
-
-/// Links have nothing left to finish when the visitors are gone: time to tell the clients.
+/// Time to tell the other sides that connections end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How long the other nodes may take to go on without this one.
-const LEAVE: Duration = Duration::from_secs(20);
+pub const LEAVE: Duration = Duration::from_secs(20);
+
+/// How long a visitor's connection without a request is kept when the node is to stop. It is told with the answer to its next
+/// request, if that comes in this time, that there are no more; a visitor who is hung up on may have one on the way.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// How long clients may take to open links to other nodes, when nothing is in progress on those that they have here.
+const MOVE: Duration = Duration::from_secs(2);
+
+/// How often it is seen whether all clients have moved.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Packets of other nodes that may wait to be read.
 const ARRIVALS: usize = 1024;
@@ -108,14 +117,21 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     let (inbox, arrivals) = mpsc::channel(ARRIVALS);
     let dial = Arc::new(identity::tls::dial(&credentials)?);
     let peers = Peers::start(endpoints.clone(), dial, inbox, peer_tasks.clone())?;
+    let address = node_address(&config.advertise, &udp_addresses, port).await;
+    let own = Own { addresses: udp_addresses.iter().copied().chain([address]).collect() };
+    let seeds = Seeds::new(config.join, own);
+    let found = seeds.look().await;
     let opening = Opening {
         data_dir: &config.data_dir,
         cluster: credentials.cluster_id.0,
-        address: node_address(&config.advertise, &udp_addresses, port).await,
-        seeds: resolve(&config.join).await?,
+        address,
+        founds: found.nobody(),
+        seeds: found.addresses,
         tuning: Tuning::default(),
     };
     let node = Node::open(opening, peers.clone(), arrivals, &peer_tasks)?;
+    let (looking, stopping) = (seeds.keep_looking(node.handle(), node.neighbours()), peer_tasks.token());
+    peer_tasks.spawn(async move { stopping.run_until_cancelled(looking).await.unwrap_or(()) });
     let registry = Arc::new(Registry::default());
     let links = Arc::new(Links::new(
         Arc::new(Names::new(node.handle())),
@@ -126,6 +142,8 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         config.work_bits,
         link_tasks.clone(),
     ));
+    let source = status::Source { store: node.handle(), peers: peers.clone(), registry: registry.clone() };
+    status::serve(&config.data_dir, source, &peer_tasks);
     let acceptor = Acceptor::new(link_tasks.clone(), move |accepted| match accepted {
         Accepted::Link(connection, place) => links.serve(connection, place),
         Accepted::Node(connection) => peers.accepted(connection),
@@ -133,7 +151,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     for endpoint in endpoints {
         link_tasks.spawn(acceptor.clone().accept(endpoint));
     }
-    let router = Arc::new(Router::new(registry, node.handle()));
+    let router = Arc::new(Router::new(registry.clone(), node.handle()));
     let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());
     for listener in tcp {
         gateway.serve_tls(listener)?;
@@ -149,6 +167,8 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         links: link_tasks,
         peers: peer_tasks,
         node,
+        registry,
+        drain: config.drain,
     })
 }
 
@@ -162,34 +182,60 @@ async fn node_address(advertise: &Advertise, listening: &[SocketAddr], port: u16
     }
 }
 
-async fn resolve(names: &[Advertise]) -> Result<Vec<SocketAddr>, StartError> {
-    let mut addresses = Vec::new();
-    for name in names {
-        let unknown = |source| StartError::Join { name: format!("{}:{}", name.host, name.port), source };
-        let found: Vec<SocketAddr> =
-            lookup_host((name.host.as_str(), name.port)).await.map_err(|error| unknown(Some(error)))?.collect();
-        if found.is_empty() {
-            return Err(unknown(None));
-        }
-        addresses.extend(found);
-    }
-    Ok(addresses)
-}
-
 impl Running {
-    /// Accepts no more visitors, lets those in progress end within five seconds, then closes links and store.
+    /// Takes the node down so that nobody misses it:
+    ///
+    /// 1. Clients hear of it at once, and open links to other nodes. No new visitors and links are accepted; visitors who are
+    ///    connected hear with their next answer that they should connect anew. Other nodes take over the slots meanwhile.
+    /// 2. Streams in progress, those among them that other nodes pass on to links of this one, have as long as the
+    ///    configuration says.
+    /// 3. The links are closed when their clients have moved or nothing is in progress, then the store.
     pub async fn stop(self) {
-        let dropped = self.visitors.finish(DRAIN).await;
-        if dropped > 0 {
-            tracing::info!(dropped, "streams in progress were cut off");
-        }
-        if !self.node.leave(LEAVE).await {
-            tracing::warn!("other nodes still count on this one; they go on without it as after a crash");
-        }
+        self.links.drain();
+        self.visitors.drain();
+        let began = Instant::now();
+        tokio::join!(self.hand_over(), async {
+            self.finish_streams().await;
+            self.let_clients_move(began).await;
+        });
         // The store comes before what carries its packets, and the links' end closes the sockets of both.
         self.node.stop().await;
         self.peers.finish(FAREWELL).await;
         self.links.finish(FAREWELL).await;
+    }
+
+    async fn hand_over(&self) {
+        // Without time for streams there is none for this: all nodes are stopped together.
+        if !self.drain.is_zero() && !self.node.leave(LEAVE).await {
+            tracing::warn!("other nodes still count on this one; they go on without it as after a crash");
+        }
+    }
+
+    async fn finish_streams(&self) {
+        let last_call = LAST_CALL.min(self.drain);
+        if !self.visitors.ended(last_call).await {
+            let dropped = self.visitors.finish(self.drain.saturating_sub(last_call)).await;
+            if dropped > 0 {
+                tracing::info!(dropped, "streams in progress were cut off");
+            }
+        }
+    }
+
+    /// Clients of a node alone have nowhere to go.
+    async fn let_clients_move(&self, began: Instant) {
+        if self.node.neighbours().borrow().is_empty() {
+            return;
+        }
+        let left = MOVE.min(self.drain).saturating_sub(began.elapsed());
+        let mut looks = interval(LOOK);
+        let gone = async {
+            while !self.registry.is_empty() {
+                looks.tick().await;
+            }
+        };
+        if timeout(left, gone).await.is_err() {
+            tracing::info!("clients that have not moved to other nodes lose their links");
+        }
     }
 }
 
