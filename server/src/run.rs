@@ -5,7 +5,7 @@ use crate::{
     config::{Advertise, Config},
     gateway::Gateway,
     identity::{self, Credentials, tls::TlsError},
-    link::{accept::Links, registry::Registry},
+    link::{accept::Links, passing::Passing, registry::Registry},
     node::{self, Node, Opening, Tuning},
     route::{Router, publish::Names},
     shutdown::Shutdown,
@@ -14,6 +14,7 @@ use crate::{
         accept::{Accepted, Acceptor},
         endpoint::{self, BindError},
         peers::Peers,
+        relay::Relays,
     },
 };
 use join::{Own, Seeds};
@@ -30,6 +31,7 @@ use tokio::{
     time::{Instant, interval, timeout},
 };
 
+mod farewell;
 mod join;
 
 /// A node that serves.
@@ -43,6 +45,7 @@ pub struct Running {
     visitors: Shutdown,
     links: Shutdown,
     peers: Shutdown,
+    names: Arc<Names>,
     node: Node,
     registry: Arc<Registry>,
     drain: Duration,
@@ -70,6 +73,9 @@ pub enum StartError {
 
 /// Time to tell the other sides that connections end.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long it may take until other nodes can know that this one serves nothing any more.
+const WITHDRAW: Duration = Duration::from_secs(2);
 
 /// How long the other nodes may take to go on without this one.
 pub const LEAVE: Duration = Duration::from_secs(20);
@@ -117,6 +123,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     let (inbox, arrivals) = mpsc::channel(ARRIVALS);
     let dial = Arc::new(identity::tls::dial(&credentials)?);
     let peers = Peers::start(endpoints.clone(), dial, inbox, peer_tasks.clone())?;
+    let relays = Relays::new(endpoints.clone(), Arc::new(identity::tls::relay(&credentials)?), link_tasks.clone())?;
     let address = node_address(&config.advertise, &udp_addresses, port).await;
     let own = Own { addresses: udp_addresses.iter().copied().chain([address]).collect() };
     let seeds = Seeds::new(config.join, own);
@@ -133,8 +140,9 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     let (looking, stopping) = (seeds.keep_looking(node.handle(), node.neighbours()), peer_tasks.token());
     peer_tasks.spawn(async move { stopping.run_until_cancelled(looking).await.unwrap_or(()) });
     let registry = Arc::new(Registry::default());
+    let names = Arc::new(Names::new(node.handle(), registry.clone(), relays.clone(), address, &link_tasks));
     let links = Arc::new(Links::new(
-        Arc::new(Names::new(node.handle())),
+        names.clone(),
         registry.clone(),
         credentials.client_ca.clone(),
         (node.id(), node.neighbours()),
@@ -144,15 +152,19 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     ));
     let source = status::Source { store: node.handle(), peers: peers.clone(), registry: registry.clone() };
     status::serve(&config.data_dir, source, &peer_tasks);
+    let passing = Passing::new(registry.clone(), relays.clone(), link_tasks.clone(), visitors.clone());
     let acceptor = Acceptor::new(link_tasks.clone(), move |accepted| match accepted {
         Accepted::Link(connection, place) => links.serve(connection, place),
         Accepted::Node(connection) => peers.accepted(connection),
+        Accepted::Relay(connection) => passing.serve(connection),
     });
     for endpoint in endpoints {
         link_tasks.spawn(acceptor.clone().accept(endpoint));
     }
-    let router = Arc::new(Router::new(registry.clone(), node.handle()));
+    let router = Arc::new(Router::new(registry.clone(), relays, &node.handle(), address, visitors.clone()));
     let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());
+    let (seeing_off, stopping) = (farewell::see_off(gateway.clone(), node.neighbours()), peer_tasks.token());
+    peer_tasks.spawn(async move { stopping.run_until_cancelled(seeing_off).await.unwrap_or(()) });
     for listener in tcp {
         gateway.serve_tls(listener)?;
     }
@@ -166,6 +178,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         visitors,
         links: link_tasks,
         peers: peer_tasks,
+        names,
         node,
         registry,
         drain: config.drain,
@@ -187,16 +200,18 @@ impl Running {
     ///
     /// 1. Clients hear of it at once, and open links to other nodes. No new visitors and links are accepted; visitors who are
     ///    connected hear with their next answer that they should connect anew. Other nodes take over the slots meanwhile.
-    /// 2. Streams in progress, those among them that other nodes pass on to links of this one, have as long as the
-    ///    configuration says.
-    /// 3. The links are closed when their clients have moved or nothing is in progress, then the store.
+    /// 2. When the clients have moved, or have not in two seconds, streams in progress have as long as the configuration says,
+    ///    counted from the start; those among them that other nodes pass on to links of this one, too.
+    /// 3. Links and store are closed.
     pub async fn stop(self) {
         self.links.drain();
         self.visitors.drain();
         let began = Instant::now();
         tokio::join!(self.hand_over(), async {
-            self.finish_streams().await;
-            self.let_clients_move(began).await;
+            self.let_clients_move().await;
+            // What clients have not taken elsewhere: other nodes' visitors do not come for it any more.
+            self.names.withdraw(WITHDRAW.min(self.drain)).await;
+            self.finish_streams(began).await;
         });
         // The store comes before what carries its packets, and the links' end closes the sockets of both.
         self.node.stop().await;
@@ -211,10 +226,10 @@ impl Running {
         }
     }
 
-    async fn finish_streams(&self) {
-        let last_call = LAST_CALL.min(self.drain);
-        if !self.visitors.ended(last_call).await {
-            let dropped = self.visitors.finish(self.drain.saturating_sub(last_call)).await;
+    async fn finish_streams(&self, began: Instant) {
+        let left = |span: Duration| span.min(self.drain).saturating_sub(began.elapsed());
+        if !self.visitors.ended(left(LAST_CALL)).await {
+            let dropped = self.visitors.finish(left(self.drain)).await;
             if dropped > 0 {
                 tracing::info!(dropped, "streams in progress were cut off");
             }
@@ -222,19 +237,18 @@ impl Running {
     }
 
     /// Clients of a node alone have nowhere to go.
-    async fn let_clients_move(&self, began: Instant) {
+    async fn let_clients_move(&self) {
         if self.node.neighbours().borrow().is_empty() {
             return;
         }
-        let left = MOVE.min(self.drain).saturating_sub(began.elapsed());
         let mut looks = interval(LOOK);
         let gone = async {
             while !self.registry.is_empty() {
                 looks.tick().await;
             }
         };
-        if timeout(left, gone).await.is_err() {
-            tracing::info!("clients that have not moved to other nodes lose their links");
+        if timeout(MOVE.min(self.drain), gone).await.is_err() {
+            tracing::debug!("some clients still have links here");
         }
     }
 }

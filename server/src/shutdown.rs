@@ -70,6 +70,11 @@ impl Shutdown {
         self.stopping.child_token()
     }
 
+    /// Whether the program was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
     /// Tasks that have not ended yet.
     pub fn running(&self) -> usize {
         self.tasks.len()

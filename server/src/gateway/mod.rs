@@ -36,7 +36,7 @@ use proxy::Proxy;
 use rustls::server::ResolvesServerCert;
 use specter_wire::name::Hostname;
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, atomic::AtomicU64},
 };
 use tls::Tls;
@@ -83,6 +83,11 @@ impl Gateway {
             count: AtomicU64::new(0),
             shutdown,
         })
+    }
+
+    /// Closes connections that no visitor uses at the moment, by way of those nodes.
+    pub fn close_unused(&self, of: impl Fn(SocketAddr) -> bool) {
+        self.proxy.close_unused(of);
     }
 
     /// Serves TLS on `listener` until the node stops.

@@ -360,10 +360,15 @@ impl LinkTask {
             Ask::Publish { tunnels } => {
                 let names = tunnels.iter().flatten().map(|(hostname, _)| hostname.clone()).collect();
                 let mut answers = directory.authorize(client, names).await.into_iter();
-                outcomes(id, tunnels, |(hostname, tunnel)| {
+                let mut served = Vec::new();
+                let outcomes = outcomes(id, tunnels, |(hostname, tunnel)| {
                     answer(answers.next())?;
-                    self.publish(&hostname, tunnel)
-                })
+                    self.publish(&hostname, tunnel)?;
+                    served.push(hostname);
+                    Ok(())
+                });
+                directory.announce(served).await;
+                outcomes
             }
             Ask::Unpublish { hostnames } => outcomes(id, hostnames, |hostname| {
                 if let Some(link) = &self.entered {

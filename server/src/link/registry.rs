@@ -1,6 +1,6 @@
 //! Which links live, and which tunnels each of them serves.
 
-use super::budget::Budget;
+use super::{budget::Budget, changes::Changes};
 use specter_wire::{
     id::{ClientId, LinkId},
     link::{Carries, HostHeader},
@@ -11,7 +11,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -113,6 +113,19 @@ impl fmt::Debug for Link {
 pub struct Registry {
     state: Mutex<State>,
     next: AtomicU64,
+    turn: AtomicUsize,
+    changes: Arc<Changes>,
+}
+
+/// Who serves a hostname, in the order to try them.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The newest link's idea of the tunnel.
+    pub tunnel: Tunnel,
+    /// Links without a doubt, beginning with another one each time.
+    pub trusted: Vec<Arc<Link>>,
+    /// The others, newest first.
+    pub suspect: Vec<Arc<Link>>,
 }
 
 #[derive(Debug, Default)]
@@ -167,13 +180,12 @@ impl Registry {
         if others.len() >= LINKS_PER_CLIENT || state.links.len() - replaced.len() >= LINKS {
             return Err(Full);
         }
-        for old in &replaced {
-            state.remove(old.id);
-        }
+        let unserved: Vec<Hostname> = replaced.iter().flat_map(|old| state.remove(old.id)).collect();
         state.links.insert(id, Entry { link: link.clone(), hostnames: HashSet::new() });
         state.clients.entry(client).or_default().push(id);
         drop(state);
 
+        unserved.iter().for_each(|hostname| self.changes.note(hostname));
         for old in replaced {
             old.connection.close(CLOSE_REPLACED.into(), b"replaced by a newer link");
         }
@@ -183,7 +195,8 @@ impl Registry {
 
     /// Forgets a link and what it serves.
     pub fn leave(&self, id: LinkId) {
-        self.lock().remove(id);
+        let unserved = self.lock().remove(id);
+        unserved.iter().for_each(|hostname| self.changes.note(hostname));
     }
 
     /// The link serves `hostname` from now on. False if the link is gone.
@@ -198,6 +211,9 @@ impl Registry {
         }
         entry.hostnames.insert(hostname.clone());
         let serving = state.tunnels.entry(hostname.clone()).or_default();
+        if serving.last().is_none_or(|(_, known)| *known != tunnel) {
+            self.changes.note(hostname);
+        }
         match serving.iter_mut().find(|(serving, _)| *serving == id) {
             Some((_, known)) => *known = tunnel,
             None => serving.push((id, tunnel)),
@@ -211,7 +227,9 @@ impl Registry {
         if let Some(entry) = state.links.get_mut(&id) {
             entry.hostnames.remove(hostname);
         }
-        state.unserve(id, hostname);
+        if state.unserve(id, hostname) {
+            self.changes.note(hostname);
+        }
     }
 
     /// No link serves `hostname` from now on.
@@ -222,15 +240,37 @@ impl Registry {
                 entry.hostnames.remove(hostname);
             }
         }
+        self.changes.note(hostname);
     }
 
-    /// The links that serve `hostname`, oldest first, and the newest one's idea of the tunnel.
-    pub fn serving(&self, hostname: &Hostname) -> Option<(Tunnel, Vec<Arc<Link>>)> {
+    /// Who serves `hostname`.
+    pub fn serving(&self, hostname: &Hostname) -> Option<Serving> {
         let state = self.lock();
         let serving = state.tunnels.get(hostname)?;
         let (_, tunnel) = serving.last()?;
-        let links = serving.iter().filter_map(|(id, _)| state.links.get(id)).map(|entry| entry.link.clone()).collect();
-        Some((tunnel.clone(), links))
+        let links = serving.iter().filter_map(|(id, _)| state.links.get(id)).map(|entry| &entry.link);
+        let (suspect, mut trusted): (Vec<_>, Vec<_>) = links.cloned().partition(|link| link.is_suspect());
+        // Most tunnels are served by one link.
+        if trusted.len() > 1 {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % trusted.len();
+            trusted.rotate_left(turn);
+        }
+        Some(Serving { tunnel: tunnel.clone(), trusted, suspect: suspect.into_iter().rev().collect() })
+    }
+
+    /// What other nodes are to be told of `hostname`, if a link serves it.
+    pub fn tunnel(&self, hostname: &Hostname) -> Option<Tunnel> {
+        self.lock().tunnels.get(hostname)?.last().map(|(_, tunnel)| tunnel.clone())
+    }
+
+    /// All hostnames that some link serves.
+    pub fn hostnames(&self) -> Vec<Hostname> {
+        self.lock().tunnels.keys().cloned().collect()
+    }
+
+    /// Hostnames that are served in another way than before.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.changes
     }
 
     /// Whether there is no link.
@@ -256,11 +296,10 @@ impl Registry {
 }
 
 impl State {
-    fn remove(&mut self, id: LinkId) {
-        let Some(entry) = self.links.remove(&id) else { return };
-        for hostname in &entry.hostnames {
-            self.unserve(id, hostname);
-        }
+    /// Returns what nobody serves any more, or whose tunnel is another link's idea now.
+    fn remove(&mut self, id: LinkId) -> Vec<Hostname> {
+        let Some(entry) = self.links.remove(&id) else { return Vec::new() };
+        let changed = entry.hostnames.into_iter().filter(|hostname| self.unserve(id, hostname)).collect();
         let client = entry.link.client;
         if let Some(ids) = self.clients.get_mut(&client) {
             ids.retain(|known| *known != id);
@@ -268,15 +307,19 @@ impl State {
                 self.clients.remove(&client);
             }
         }
+        changed
     }
 
-    fn unserve(&mut self, id: LinkId, hostname: &Hostname) {
-        if let Some(serving) = self.tunnels.get_mut(hostname) {
-            serving.retain(|(known, _)| *known != id);
-            if serving.is_empty() {
-                self.tunnels.remove(hostname);
-            }
+    /// Whether the name is served in another way now.
+    fn unserve(&mut self, id: LinkId, hostname: &Hostname) -> bool {
+        let Some(serving) = self.tunnels.get_mut(hostname) else { return false };
+        let before = serving.last().map(|(_, tunnel)| tunnel.clone());
+        serving.retain(|(known, _)| *known != id);
+        let changed = before.as_ref() != serving.last().map(|(_, tunnel)| tunnel);
+        if serving.is_empty() {
+            self.tunnels.remove(hostname);
         }
+        changed
     }
 }
 
@@ -355,8 +398,9 @@ mod tests {
     }
 
     fn serving(registry: &Registry, hostname: &str) -> Vec<LinkId> {
-        let links = registry.serving(&name(hostname)).map(|(_, links)| links).unwrap_or_default();
-        links.iter().map(|link| link.id()).collect()
+        let Some(Serving { mut trusted, suspect, .. }) = registry.serving(&name(hostname)) else { return Vec::new() };
+        trusted.sort_by_key(|link| link.id());
+        trusted.iter().chain(&suspect).map(|link| link.id()).collect()
     }
 
     #[tokio::test]
@@ -421,7 +465,7 @@ mod tests {
         }
         assert_eq!(registry.publish(link.id(), &name("one-more"), tunnel(1)), Err(Full));
         assert_eq!(registry.publish(link.id(), &name("t0"), tunnel(9)), Ok(true));
-        assert_eq!(registry.serving(&name("t0")).expect("served").0, tunnel(9));
+        assert_eq!(registry.tunnel(&name("t0")).expect("served"), tunnel(9));
         registry.unpublish(link.id(), &name("t1"));
         assert_eq!(registry.publish(link.id(), &name("one-more"), tunnel(1)), Ok(true));
     }

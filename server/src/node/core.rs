@@ -280,6 +280,9 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
                     left.send(()).ok();
                 }
             }
+            Event::Forced { slot } => {
+                warn!(slot = slot.0, "this node goes on alone with a slot, as an operator wished")
+            }
             Event::Foreign { from } => debug!(node = %from, "a packet of another cluster was refused"),
         }
     }

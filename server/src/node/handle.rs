@@ -146,10 +146,15 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn set_list(&self, key: &Key) -> Result<Vec<Vec<u8>>, Error> {
-        match self.ask(key, Operation::List, Freshness::Linearizable).await? {
-            Answer::Children(children) => Ok(children),
-            other => Err(refused(other)),
-        }
+        listed(self.ask(key, Operation::List, Freshness::Linearizable).await?)
+    }
+
+    /// Returns a key's set, sorted, perhaps an older one, as any one replica has it; see [`Handle::hint_get`].
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn hint_list(&self, key: &Key) -> Result<Vec<Vec<u8>>, Error> {
+        listed(self.ask(key, Operation::List, Freshness::Hint).await?)
     }
 
     /// Takes the lease of a key if it is free. The same owner with the same nonce gets the same token again, with its
@@ -211,6 +216,13 @@ fn within_limit(what: &'static str, size: usize, limit: usize) -> Result<(), Err
 fn valued(answer: Answer) -> Result<Option<Vec<u8>>, Error> {
     match answer {
         Answer::Value(value) => Ok(value),
+        other => Err(refused(other)),
+    }
+}
+
+fn listed(answer: Answer) -> Result<Vec<Vec<u8>>, Error> {
+    match answer {
+        Answer::Children(children) => Ok(children),
         other => Err(refused(other)),
     }
 }

@@ -62,7 +62,7 @@ const STRANGER_RECEIVE_WINDOW_BYTES: u32 = 128 << 10;
 /// Bytes that a known client may have on the way to us on all streams of a link. Much more than a hundred visitors who
 /// read nothing hold of it (1.25 MB each, until they are cut off), because whoever uses it up starves all tunnels of the
 /// client, and its answers to us.
-const LINK_RECEIVE_WINDOW_BYTES: u32 = 256 << 20;
+pub(super) const LINK_RECEIVE_WINDOW_BYTES: u32 = 256 << 20;
 
 /// Opens a listening TCP socket, ready for tokio. An IPv6 address serves IPv6 only, so both families can be given.
 ///

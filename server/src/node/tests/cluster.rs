@@ -38,6 +38,7 @@ impl Member {
         let acceptor = Acceptor::new(tasks.clone(), move |accepted| match accepted {
             Accepted::Link(connection, _place) => drop(connection),
             Accepted::Node(connection) => readers.accepted(connection),
+            Accepted::Relay(connection) => drop(connection),
         });
         tasks.spawn(acceptor.accept(endpoint));
         let cluster = credentials.cluster_id.0;
