@@ -96,7 +96,7 @@ async fn open(config: &Config) -> Result<(Link, Control, Hostname), OwnedError> 
     let key = Key::from_pem(&config.private_key.0)?;
     let certificate = Certificate::from_pem(&config.certificate, &key).map_err(|_| OwnedError::NotRegistered)?;
     let tls = config.trust.client_config(ALPN_LINK, Some((&certificate, &key)))?;
-    let link = Link::dial(&config.apex, &tls).await?;
+    let link = Link::dial(&config.apex, &tls, config.memory).await?;
     let mut control = Control::open(&link.connection).await?;
     let apex = {
         let reply = control.greet(random_u64()).await?;

@@ -129,7 +129,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         names.clone(),
         registry.clone(),
         credentials.client_ca.clone(),
-        node.id(),
+        (node.id(), node.neighbours()),
         (config.apexes[0].clone(), port),
         config.work_bits,
         link_tasks.clone(),

@@ -1,6 +1,10 @@
 //! Opens links: QUIC connections to a node, by the settings that were measured to serve many small streams well.
 
-use crate::{resolve::resolve, serve::STREAMS, target::Authority};
+use crate::{
+    memory::{Budget, Memory},
+    resolve::resolve,
+    target::Authority,
+};
 use quinn::{
     ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TransportConfig,
     VarInt, crypto::rustls::QuicClientConfig,
@@ -33,7 +37,8 @@ impl Link {
     ///
     /// # Errors
     /// The most telling failure: what a node said before what a silence means.
-    pub(crate) async fn dial(apex: &Authority, tls: &rustls::ClientConfig) -> Result<Self, LinkError> {
+    pub(crate) async fn dial(apex: &Authority, tls: &rustls::ClientConfig, memory: Memory) -> Result<Self, LinkError> {
+        let budget = memory.budget();
         let addresses = timeout(RESOLVE, resolve(&apex.host, apex.port))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))
@@ -41,13 +46,13 @@ impl Link {
             .map_err(|source| LinkError::Resolve { host: apex.host.clone(), source })?;
         let crypto = QuicClientConfig::try_from(tls.clone()).map_err(|_| LinkError::Cipher)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport()));
+        config.transport_config(Arc::new(transport(&budget)));
         let mut attempts = JoinSet::new();
         for (index, address) in (0..).zip(addresses.into_iter().take(ADDRESSES)) {
             let (host, config) = (apex.host.clone(), config.clone());
             attempts.spawn(async move {
                 sleep(STAGGER * index).await;
-                (address, Self::dial_address(address, &host, config).await)
+                (address, Self::dial_address(address, &host, config, budget.socket).await)
             });
         }
         let mut failure = LinkError::Silent { apex: apex.to_string() };
@@ -69,9 +74,14 @@ impl Link {
         Err(failure)
     }
 
-    async fn dial_address(address: SocketAddr, host: &str, config: ClientConfig) -> Result<Self, DialError> {
+    async fn dial_address(
+        address: SocketAddr,
+        host: &str,
+        config: ClientConfig,
+        buffer_bytes: usize,
+    ) -> Result<Self, DialError> {
         let runtime = Arc::new(runtime::DeferRuntime::default());
-        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket(address)?, runtime)?;
+        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket(address, buffer_bytes)?, runtime)?;
         let connecting = endpoint.connect_with(config, address, host).map_err(DialError::Connect)?;
         match timeout(HANDSHAKE, connecting).await {
             Ok(Ok(connection)) => Ok(Self { connection, endpoint }),
@@ -162,30 +172,32 @@ impl From<io::Error> for DialError {
     }
 }
 
-fn transport() -> TransportConfig {
+fn transport(budget: &Budget) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS as u32))
+        .max_concurrent_bidi_streams(VarInt::from_u32(budget.streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .datagram_receive_buffer_size(None)
         .initial_mtu(1200)
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
+        .send_window(budget.send_window.into())
+        .receive_window(VarInt::from_u32(budget.receive_window))
+        .stream_receive_window(VarInt::from_u32(budget.stream_receive_window));
     transport
 }
 
 /// A socket of the address's family, with room for bursts of many datagrams.
-fn socket(remote: SocketAddr) -> io::Result<std::net::UdpSocket> {
+fn socket(remote: SocketAddr, buffer_bytes: usize) -> io::Result<std::net::UdpSocket> {
     let any = match remote {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
     // Linux grants less than asked without an error, other systems refuse; both work, only slower.
-    let asked = socket.set_recv_buffer_size(BUFFER_BYTES).and_then(|()| socket.set_send_buffer_size(BUFFER_BYTES));
+    let asked = socket.set_recv_buffer_size(buffer_bytes).and_then(|()| socket.set_send_buffer_size(buffer_bytes));
     let granted_bytes = socket.recv_buffer_size().unwrap_or(0);
-    if asked.is_err() || granted_bytes < BUFFER_BYTES {
+    if asked.is_err() || granted_bytes < buffer_bytes {
         tracing::debug!(granted_bytes, "the system grants small UDP buffers: raise net.core.rmem_max for speed");
     }
     socket.set_nonblocking(true)?;
@@ -213,7 +225,3 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Three keep-alives without an answer. Both ends take the shorter of their timeouts, so a node, too, gives up a client
 /// that vanished by then.
 const IDLE_MS: u32 = 15_000;
-/// quinn's default has no bound. Room for dozens of uploads whose targets read nothing (1.25 MB each, until they are cut
-/// off): whatever uses it up holds back the other tunnels and the node's replies.
-const RECEIVE_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
-const BUFFER_BYTES: usize = 4 * 1024 * 1024;

@@ -6,6 +6,7 @@ mod events;
 
 use crate::{
     backoff::Backoff,
+    clock,
     config::{Config, ConfigError, raw::Secret},
     control::ControlError,
     identity::{Certificate, Key, KeyError},
@@ -172,6 +173,7 @@ impl Client {
         let certificate = usable_certificate(&config, &key);
         let instance = instance(&store, &key);
         let (routes, receiver) = watch::channel(Arc::default());
+        let memory = config.memory;
         Ok(Self {
             config,
             store,
@@ -180,7 +182,7 @@ impl Client {
             certificate,
             instance,
             routes,
-            service: Service::new(receiver),
+            service: Service::new(receiver, memory),
             events,
             draining: TaskTracker::new(),
         })
@@ -211,9 +213,11 @@ impl Client {
             }
             backoff.worked_for(began.elapsed());
             let delay = backoff.delay(random_u64() as u32);
+            let mut clockless = None;
             if let Some(lost) = lost {
                 let reason = sentence(&lost);
                 let retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                clockless = if let LinkLost::Link(LinkError::Untrusted { .. }) = lost { clock::unset() } else { None };
                 match lost {
                     LinkLost::Link(LinkError::Untrusted { .. } | LinkError::Version { .. }) => {
                         error!(reason, retry_in_ms, "no link");
@@ -228,9 +232,18 @@ impl Client {
                 }
                 self.tell(Event::Disconnected { reason, retry_in: delay }).await;
             }
+            if let Some(clock) = clockless {
+                warn!(%clock, "this machine's clock is not set, so no certificate holds: waiting for the time");
+            }
+            let pause = async {
+                match clockless {
+                    Some(_) => clock::until_set(CLOCK).await,
+                    None => sleep(delay).await,
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = sleep(delay) => {}
+                () = pause => {}
             }
         }
     }
@@ -249,7 +262,7 @@ impl Client {
         };
         let dialled = tokio::select! {
             () = stop.cancelled() => return End::Stopped,
-            dialled = Link::dial(&self.config.apex, &tls) => dialled,
+            dialled = Link::dial(&self.config.apex, &tls, self.config.memory) => dialled,
         };
         let link = match dialled {
             Ok(link) => link,
@@ -387,6 +400,9 @@ pub(crate) fn random_u64() -> u64 {
 
 /// Close code of a connection that a newer link of the same run replaced.
 const REPLACED: u64 = 1;
+
+/// Longest pause of a machine without a clock before another try: the node's certificate may be another by then.
+const CLOCK: Duration = Duration::from_secs(60);
 
 /// Longest that streams may go on at a node that goes away.
 const DRAIN: Duration = Duration::from_secs(60);

@@ -1,12 +1,15 @@
 //! Greets clients and runs one task for each link.
 
 use super::{
-    Ask, Directory, proof,
+    Ask, Directory,
+    neighbours::Teller,
+    proof,
     registry::{Link, Registry, Tunnel},
     session::{Session, Step, Violation},
 };
 use crate::{
     identity::{self, ClientCa},
+    node::Neighbours,
     shutdown::Shutdown,
     transport::{
         endpoint::{self, CLOSE_NORMAL, CLOSE_VIOLATION},
@@ -20,8 +23,8 @@ use specter_wire::{
     codec,
     error::ErrorCode,
     id::{ClientId, NodeId},
-    limits::{BATCH, CERTIFICATE_PEM_BYTES, CONTROL_FRAME_BYTES},
-    link::{ClientFrame, NodeFrame, Reply},
+    limits::{BATCH, CERTIFICATE_PEM_BYTES, CONTROL_FRAME_BYTES, NEIGHBOURS},
+    link::{ClientFrame, Neighbour, NodeFrame, Reply},
     name::Hostname,
 };
 use std::{
@@ -47,6 +50,8 @@ pub struct Links {
     pub client_ca: ClientCa,
     /// This node, told to clients.
     pub node: NodeId,
+    /// The other nodes, told to clients.
+    pub neighbours: Neighbours,
     /// First apex, told to clients.
     pub apex: Hostname,
     /// Port at which visitors reach the gateway, told to clients.
@@ -99,7 +104,7 @@ impl Links {
         directory: Arc<dyn Directory>,
         registry: Arc<Registry>,
         client_ca: ClientCa,
-        node: NodeId,
+        (node, neighbours): (NodeId, Neighbours),
         (apex, port): (Hostname, u16),
         work_bits: u8,
         shutdown: Shutdown,
@@ -109,6 +114,7 @@ impl Links {
             directory,
             client_ca,
             node,
+            neighbours,
             apex,
             port,
             work_bits,
@@ -156,6 +162,7 @@ struct LinkTask {
     session: Session,
     public_key: Option<[u8; 32]>,
     entered: Option<Arc<Link>>,
+    teller: Option<Teller>,
     probes: (mpsc::Sender<()>, mpsc::Receiver<()>),
     probe: Option<Probe>,
     nonce: u64,
@@ -176,7 +183,8 @@ impl LinkTask {
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .and_then(|chain| identity::subject::public_key_of(chain.first()?));
         let session = Session::new(public_key.as_ref().map(identity::subject::client_id_of_key));
-        Self { links, connection, session, public_key, entered: None, probes: mpsc::channel(1), probe: None, nonce: 0 }
+        let probes = mpsc::channel(1);
+        Self { links, connection, session, public_key, entered: None, teller: None, probes, probe: None, nonce: 0 }
     }
 
     fn finish(&mut self) {
@@ -233,6 +241,7 @@ impl LinkTask {
                     let probe = encode(0, Reply::Ping { nonce: self.nonce })?;
                     write(send, &probe).await?;
                 }
+                nodes = told(&mut self.teller) => write(send, &encode(0, Reply::Neighbours { nodes })?).await?,
                 () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => match &self.probe {
                     // An acknowledgement at least came: the client lives, and its answer is held up behind its
                     // visitors' bytes, or behind our own refusal to take more of them.
@@ -300,6 +309,7 @@ impl LinkTask {
         tracing::info!(?client, "a link is up");
         endpoint::widen(&self.connection);
         self.entered = Some(link);
+        self.teller = Some(Teller::new(client, self.links.neighbours.clone()));
         Ok(())
     }
 
@@ -364,6 +374,14 @@ impl LinkTask {
             Ok(false) => Err(ErrorCode::NoLiveLink),
             Err(_) => Err(ErrorCode::Limit),
         }
+    }
+}
+
+/// What the client is to be told of other nodes; nothing before it is known.
+async fn told(teller: &mut Option<Teller>) -> heapless::Vec<Neighbour, NEIGHBOURS> {
+    match teller {
+        Some(teller) => teller.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,6 +4,7 @@
 //! accept    one task a link: handshake, control stream, deadlines, probes
 //! session   what a control message means in which state (pure)
 //! proof     checks a registration against its connection
+//! neighbours  which other nodes a client is told of
 //! registry  which links live, and which tunnels each serves
 //! changes   hostnames that other nodes are to be told of anew
 //! open      a visitor's stream, on a link or by way of another node
@@ -15,6 +16,7 @@
 pub mod accept;
 pub mod changes;
 mod join;
+mod neighbours;
 pub mod open;
 pub mod passing;
 mod proof;

@@ -29,6 +29,7 @@ use super::{
     checkpoint::Checkpoints,
     limits,
     mailbox::{Batch, Call, Mailbox},
+    neighbours::Lookout,
 };
 use crate::transport::peers::Peers;
 
@@ -44,6 +45,7 @@ pub(super) struct Core<D: Disk<File: Send> + Send + 'static> {
     pub(super) runtime: runtime::Handle,
     pub(super) writer: Writer<D>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) lookout: Lookout,
     pub(super) started: Instant,
     pub(super) calls: HashMap<RequestId, oneshot::Sender<Result<specter_dht::Reply, Error>>>,
     pub(super) counted: u64,
@@ -155,6 +157,7 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
         self.submit();
         let (durable_lsn, log_bytes) = (self.writer.durable_lsn(), self.writer.log_bytes());
         self.checkpoints.go_on(&self.node, self.position, durable_lsn, log_bytes);
+        self.lookout.look(self.node.ring(), self.now());
     }
 
     fn input(&mut self, input: Input) {
@@ -265,6 +268,9 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
                     // Whoever waited may have given up.
                     left.send(()).ok();
                 }
+            }
+            Event::Forced { slot } => {
+                warn!(slot = slot.0, "this node goes on alone with a slot, as an operator wished")
             }
             Event::Foreign { from } => debug!(node = %from, "a packet of another cluster was refused"),
         }

@@ -36,3 +36,6 @@ pub const PACKETS_BYTES: usize = 32 << 20;
 
 /// How long calls in progress may take when the node stops.
 pub const STOP: Duration = Duration::from_secs(2);
+
+/// Other nodes that are told of at most. The ring knows of fewer, unless it has seen many come and go lately.
+pub const NEIGHBOURS: usize = 256;

@@ -5,6 +5,7 @@
 //! | [`Handle`] | asynchronous calls with a deadline, over one bounded queue |
 //! | `mailbox` | what waits for the core's thread, each kind with its bound |
 //! | `core` | the one thread that owns `specter_dht::Node`: feeds it, and carries out what it wants |
+//! | `neighbours` | which other nodes live, for those who name them to clients |
 //! | `open` | starts the core on what the data directory holds |
 //! | `checkpoint` `changes` `rows` | what changed goes into the snapshot now and then, so that the log may forget it |
 //! | [`offline`] | looks at a data directory whose node does not run |
@@ -22,6 +23,7 @@ mod core;
 mod handle;
 pub mod limits;
 mod mailbox;
+mod neighbours;
 pub mod offline;
 mod open;
 mod rows;
@@ -29,6 +31,7 @@ mod rows;
 pub(crate) mod tests;
 
 pub use handle::Handle;
+pub use neighbours::Neighbours;
 pub use open::{Node, OpenError, Opening, Tuning};
 
 /// A key: at most [`limits::KEY_BYTES`]; a call with a longer one fails with [`Error::TooLarge`].

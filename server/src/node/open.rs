@@ -40,6 +40,7 @@ use super::{
     checkpoint::{Checkpoints, Place},
     core::{Core, RECORD},
     mailbox::Mailbox,
+    neighbours::{Lookout, Neighbours},
     rows,
 };
 use crate::{
@@ -55,6 +56,7 @@ pub(super) const SNAPSHOT: &str = "snap.db";
 pub struct Node {
     id: specter_wire::id::NodeId,
     mailbox: Arc<Mailbox>,
+    neighbours: Neighbours,
     thread: JoinHandle<()>,
 }
 
@@ -195,6 +197,7 @@ impl Node {
             writer.begun_anew();
         }
         tasks.spawn(deliver(inbox, mailbox.clone()));
+        let (lookout, neighbours) = Lookout::new();
         let core = Core {
             me,
             node,
@@ -203,6 +206,7 @@ impl Node {
             runtime: runtime::Handle::current(),
             writer,
             checkpoints,
+            lookout,
             started: Instant::now(),
             calls: std::collections::HashMap::new(),
             counted: 0,
@@ -216,7 +220,7 @@ impl Node {
         };
         let thread = thread::Builder::new().name("core".to_owned()).spawn(move || core.run());
         let id = specter_wire::id::NodeId(me.0.to_be_bytes());
-        Ok(Self { id, mailbox, thread: thread.map_err(OpenError::Thread)? })
+        Ok(Self { id, mailbox, neighbours, thread: thread.map_err(OpenError::Thread)? })
     }
 
     /// Which node this is: drawn when its data directory was made.
@@ -227,6 +231,11 @@ impl Node {
     /// What others ask the store through.
     pub fn handle(&self) -> Handle {
         Handle::new(self.mailbox.clone())
+    }
+
+    /// The other nodes that live, as far as this one knows; at most [`super::limits::NEIGHBOURS`].
+    pub fn neighbours(&self) -> Neighbours {
+        self.neighbours.clone()
     }
 
     /// Lets the other nodes take over what this one keeps, for at most so long. Tells whether they have all of it; a node

@@ -149,6 +149,12 @@ impl Node {
             Input::Persisted { upto } => self.persisted(now, upto),
             Input::Unreachable { node } => self.ring.unreachable(now, node),
             Input::Leave => self.leave(now),
+            Input::Force => {
+                for slot in self.stranded(now) {
+                    self.slot_input(now, slot, kv::Input::Force);
+                    self.outputs.push_back(Output::Event(Event::Forced { slot }));
+                }
+            }
             Input::ReadOnly(full) => {
                 for slot in self.slots.keys().copied().collect::<Vec<_>>() {
                     self.slot_input(now, slot, kv::Input::ReadOnly(full));
@@ -176,6 +182,14 @@ impl Node {
     /// Its part in each slot that it keeps, kept, or was asked about.
     pub const fn slots(&self) -> &BTreeMap<SlotId, Slot> {
         &self.slots
+    }
+
+    /// The slots that nobody leads, of those that this node could go on with alone ([`Input::Force`]): when machines are
+    /// gone for good, and for some seconds whenever a leader is.
+    pub fn stranded(&self, now: Instant) -> Vec<SlotId> {
+        let alone = |slot: &Slot| slot.state().config.nodes().len() == 1;
+        let stranded = self.slots.iter().filter(|(_, slot)| slot.may_be_forced(now) && !alone(slot));
+        stranded.map(|(id, _)| *id).collect()
     }
 
     /// What it refused since it started.

@@ -127,3 +127,26 @@ async fn a_node_that_leaves_takes_nothing_along() {
     second.stop().await;
     third.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_tells_which_others_live() {
+    let [first, second, third] = three();
+    let told = |member: &Member, of: &[&Member]| {
+        let mut expected: Vec<_> = of.iter().map(|other| (other.node.id(), other.address)).collect();
+        expected.sort_unstable();
+        let neighbours = member.node.neighbours();
+        let known: Vec<_> = neighbours.borrow().iter().map(|known| (known.node, known.address.into())).collect();
+        known == expected
+    };
+    directory::until("everybody to know everybody", || {
+        told(&first, &[&second, &third]) && told(&second, &[&first, &third]) && told(&third, &[&first, &second])
+    })
+    .await;
+    // One that is about to go is no longer told of, though it lives; one that died is not either.
+    second.node.leave(LONG).await;
+    directory::until("the second to be told of no more", || told(&first, &[&third]) && told(&third, &[&first])).await;
+    second.stop().await;
+    third.stop().await;
+    directory::until("the third to be told of no more", || told(&first, &[])).await;
+    first.stop().await;
+}
