@@ -59,6 +59,7 @@ pub(crate) struct Node {
     pub(crate) udp: SocketAddr,
     running: Option<Running>,
     runtime: Option<Runtime>,
+    thaw: Option<std::sync::mpsc::Sender<()>>,
     data_dir: PathBuf,
     certs: PathBuf,
     join: Vec<SocketAddr>,
@@ -81,7 +82,7 @@ impl Cluster {
             let join = nodes.first().map(|first| first.udp).into_iter().collect();
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let data_dir = folder.path().join(format!("node-{number}"));
-            let mut node = Node { tcp: any, udp: any, running: None, runtime: None, data_dir, certs, join };
+            let mut node = Node { tcp: any, udp: any, running: None, runtime: None, thaw: None, data_dir, certs, join };
             node.start().await;
             nodes.push(node);
         }
@@ -176,8 +177,20 @@ impl Node {
         (self.running, self.runtime) = (Some(running), Some(runtime));
     }
 
+    /// The machine stands still: the sockets are there, and nothing answers.
+    pub(crate) fn freeze(&mut self) {
+        let (thaw, frozen) = std::sync::mpsc::channel::<()>();
+        let runtime = self.runtime.as_ref().expect("running");
+        runtime.spawn(async move {
+            // Its only thread waits here, until the node is dropped.
+            let _ = frozen.recv();
+        });
+        self.thaw = Some(thaw);
+    }
+
     /// As `kill -9` does: nobody hears anything.
     pub(crate) fn kill(&mut self) {
+        self.thaw = None;
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -276,6 +289,15 @@ pub(crate) async fn http_target(body: &'static str) -> SocketAddr {
         }
     });
     address
+}
+
+/// Copies a client's configuration to one for another node.
+pub(crate) fn moved(cluster: &Cluster, from: (&str, usize), to: (&str, usize)) -> PathBuf {
+    let text = std::fs::read_to_string(cluster.folder.path().join(from.0)).expect("the file");
+    let port = |node: usize| format!(":{}", cluster.nodes[node].tcp.port());
+    let path = cluster.folder.path().join(to.0);
+    std::fs::write(&path, text.replace(&port(from.1), &port(to.1))).expect("written");
+    path
 }
 
 /// Counts the bytes that come until their end, answers with as many of its own, then ends.
