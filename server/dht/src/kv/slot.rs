@@ -103,6 +103,9 @@ impl Slot {
             refused: 0,
         };
         slot.postpone_election(now);
+        if slot.acceptor.is_alone() {
+            slot.election_at = now;
+        }
         slot
     }
 
@@ -125,6 +128,7 @@ impl Slot {
                 self.reconsider(now);
             }
             Input::ReadOnly(full) => self.acceptor.full = full,
+            Input::Force => self.force(now),
             Input::HandOver => self.lead_on(now, |leader, _| leader.goes = true),
         }
         while let Some(message) = self.outbox.next_to_self() {
@@ -297,7 +301,7 @@ impl Slot {
                 self.nacked(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
+                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, key, version));
             }
             Message::Behind { ballot, key } => {
                 self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));

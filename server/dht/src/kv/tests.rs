@@ -92,6 +92,15 @@ impl Lone {
 }
 
 #[test]
+fn a_lone_member_leads_without_a_wait() {
+    let mut node = Lone::founded();
+    node.input(Input::Timeout);
+    assert_eq!(node.slot.leads(), None, "its promise is not on the disk yet");
+    node.persist();
+    assert!(node.slot.leads().is_some());
+}
+
+#[test]
 fn a_write_is_answered_only_after_it_is_persisted() {
     let mut node = Lone::founded();
     node.elect();
@@ -186,7 +195,7 @@ fn a_member_that_comes_back_starts_empty() {
 #[test]
 fn an_operation_sent_again_is_remembered_and_a_late_copy_is_told_apart() {
     let mut register = Register::EMPTY;
-    register.remember(op(1, 5), Answer::Conflict);
+    register.remember(op(1, 5), &Answer::Conflict);
     assert_eq!(register.recall(op(1, 5)), Recollection::Done(Answer::Conflict));
     assert_eq!(register.recall(op(1, 4)), Recollection::Superseded);
     assert_eq!(register.recall(op(1, 6)), Recollection::New);
@@ -197,7 +206,7 @@ fn an_operation_sent_again_is_remembered_and_a_late_copy_is_told_apart() {
 fn the_memory_of_a_register_is_bounded() {
     let mut register = Register::EMPTY;
     for client in 0..1000 {
-        register.remember(op(client, 1), Answer::Done);
+        register.remember(op(client, 1), &Answer::Done);
     }
     assert_eq!(register.recall(op(0, 1)), Recollection::New);
     assert_eq!(register.recall(op(999, 1)), Recollection::Done(Answer::Done));
