@@ -16,6 +16,8 @@ mod key;
 mod pick;
 pub mod publish;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use crate::link::{
     open::{Carrier, LinkStream, Refusal, or_doubt, read_status},

@@ -33,7 +33,7 @@ use tokio::{
 };
 
 /// Names remembered. Each takes about 500 bytes.
-const NAMES: usize = 8_192;
+pub(super) const NAMES: usize = 8_192;
 
 /// Nodes that are listed for one name.
 pub(super) const ROUTES: usize = 16;
@@ -95,7 +95,7 @@ pub(super) struct Known {
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("names", &self.0.known.len()).finish_non_exhaustive()
+        f.debug_struct("Table").field("names", &self.names()).finish_non_exhaustive()
     }
 }
 
@@ -127,6 +127,11 @@ impl Table {
             started: Instant::now(),
             shutdown,
         }))
+    }
+
+    /// Names remembered now.
+    pub(super) fn names(&self) -> usize {
+        self.0.known.len()
     }
 
     /// What is known of `hostname`.
