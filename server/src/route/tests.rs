@@ -84,7 +84,7 @@ async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
 #[tokio::test]
 async fn a_name_that_was_unknown_is_found_soon_after_it_is_published() {
     let stage = Stage::new();
-    let table = Table::new(&stage.store, stage.tasks.clone());
+    let table = Table::new(&stage.store, address(9), stage.tasks.clone());
     let a = name("a");
     let known = table.look_up(&a).await.expect("looked up");
     assert!(!known.is_registered && known.routes.is_empty());
@@ -102,7 +102,7 @@ async fn a_name_that_was_unknown_is_found_soon_after_it_is_published() {
 #[tokio::test]
 async fn a_node_without_a_link_is_marked_and_the_answer_fetched_anew() {
     let stage = Stage::new();
-    let table = Table::new(&stage.store, stage.tasks.clone());
+    let table = Table::new(&stage.store, address(9), stage.tasks.clone());
     let a = name("a");
     stage.register(&a).await;
     for node in [1, 2] {
@@ -120,7 +120,7 @@ async fn a_node_without_a_link_is_marked_and_the_answer_fetched_anew() {
 #[tokio::test]
 async fn names_that_visitors_invent_cost_bounded_memory() {
     let stage = Stage::new();
-    let table = Table::new(&stage.store, stage.tasks.clone());
+    let table = Table::new(&stage.store, address(9), stage.tasks.clone());
     let kept = name("kept");
     stage.register(&kept).await;
     stage.add(&kept, 1).await;
