@@ -1,5 +1,6 @@
 //! One node's part in one slot: takes inputs in, hands outputs out.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::kv::acceptor::Acceptor;
@@ -102,7 +103,10 @@ impl Slot {
             may_change: true,
             refused: 0,
         };
-        slot.postpone_election(now);
+        // Alone there is nobody to wait for: a former leader would be this node.
+        if slot.acceptor.durable.config.audience() != BTreeSet::from([me]) {
+            slot.postpone_election(now);
+        }
         slot
     }
 
