@@ -113,7 +113,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         cluster: credentials.cluster_id.0,
         address: node_address(&config.advertise, &udp_addresses, port).await,
         seeds: resolve(&config.join).await?,
-        tuning: Tuning::default(),
+        tuning: Tuning::with(config.sync),
     };
     let node = Node::open(opening, peers.clone(), arrivals, &peer_tasks)?;
     let registry = Arc::new(Registry::default());

@@ -7,7 +7,7 @@
 //! | `core` | the one thread that owns `specter_dht::Node`: feeds it, and carries out what it wants |
 //! | `open` | starts the core on what the data directory holds |
 //! | `checkpoint` `changes` `rows` | what changed goes into the snapshot now and then, so that the log may forget it |
-//! | [`offline`] | looks at a data directory whose node does not run |
+//! | [`offline`] [`restore`] | looks at a data directory whose node does not run; makes one of copies |
 //!
 //! Every call takes effect at one instant between call and answer, and is on the disks of a majority of the key's replicas
 //! before it is answered. A node alone is a cluster of one.
@@ -24,6 +24,7 @@ pub mod limits;
 mod mailbox;
 pub mod offline;
 mod open;
+pub mod restore;
 mod rows;
 #[cfg(test)]
 pub(crate) mod tests;

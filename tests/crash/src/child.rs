@@ -36,6 +36,8 @@ pub struct Place {
     pub certs: PathBuf,
     /// The data directory.
     pub data: PathBuf,
+    /// Whether a write is acknowledged before it is on the disk.
+    pub everysec: bool,
 }
 
 impl Place {
@@ -47,7 +49,7 @@ impl Place {
         let certs = folder.join("certs");
         specter_server::identity::pki::init(&certs, "localhost", std::time::SystemTime::now())
             .map_err(io::Error::other)?;
-        Ok(Self { program: program.to_owned(), certs, data: folder.join("data") })
+        Ok(Self { program: program.to_owned(), certs, data: folder.join("data"), everysec: false })
     }
 }
 
@@ -61,6 +63,7 @@ impl Child {
         let started = Instant::now();
         let mut process = Command::new(&place.program)
             .arg("node")
+            .args(place.everysec.then_some("--everysec"))
             .arg(&place.data)
             .arg("--certs")
             .arg(&place.certs)

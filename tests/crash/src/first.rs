@@ -78,7 +78,11 @@ fn listing(data: &Path) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} first starts were killed in {} directories; every one started by itself", self.kills, self.directories)?;
+        writeln!(
+            f,
+            "{} first starts were killed in {} directories; every one started by itself",
+            self.kills, self.directories
+        )?;
         for (left, count) in &self.left {
             writeln!(f, "  {count} left {left}")?;
         }

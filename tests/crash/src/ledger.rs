@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Random;
+use crate::{
+    Random,
+    child::{Child, PATIENCE},
+};
 
 /// Keys with a value.
 const VALUES: u64 = 160;
@@ -29,6 +32,12 @@ pub struct Ledger {
     keys: BTreeMap<Key, State>,
     open: BTreeMap<u64, (Key, State)>,
     calls: u64,
+    /// Calls of which the store said that it does not know.
+    unheard: BTreeSet<u64>,
+    /// Values are as long as they get, and stay.
+    pub large: bool,
+    /// Calls that were refused because of the disk, and changed nothing.
+    pub refused: u64,
     /// Calls that were acknowledged.
     pub acknowledged: u64,
     /// Calls that were under way at a crash and had taken effect.
@@ -63,11 +72,13 @@ impl Ledger {
         let id = self.calls + 1;
         let before = self.state(key);
         let (call, after) = match (key, before) {
-            (Key::Value(number), _) if random.below(10) == 0 => (format!("delete v{number}"), State::Value(None)),
+            (Key::Value(number), _) if !self.large && random.below(10) == 0 => {
+                (format!("delete v{number}"), State::Value(None))
+            }
             (Key::Value(number), _) => {
                 // Small ones for many records, large ones for a long log.
                 let longest = if random.below(4) == 0 { VALUE_BYTES } else { 512 };
-                let size = 1 + random.below(longest);
+                let size = if self.large { VALUE_BYTES } else { 1 + random.below(longest) };
                 (format!("put v{number} {}", value(id, size)), State::Value(Some((id, size))))
             }
             (Key::Set(number), State::Set(mut children)) => {
@@ -92,6 +103,25 @@ impl Ledger {
         self.open.len()
     }
 
+    /// Of them, those that nobody will answer any more.
+    pub fn unheard(&self) -> usize {
+        self.unheard.len()
+    }
+
+    /// Makes one call and tells whether it was acknowledged.
+    ///
+    /// # Errors
+    /// There was no answer in time, or one that breaks what was promised.
+    pub fn next_is_done(&mut self, child: &mut Child, random: &mut Random) -> Result<bool, Box<dyn std::error::Error>> {
+        let before = self.acknowledged;
+        let (id, call) = self.next(random).ok_or("a call is under way for every key")?;
+        child.call(id, &call)?;
+        child.flush()?;
+        let (id, answer) = child.answer(PATIENCE).ok_or("a write was not answered in time")?;
+        self.answered(id, &answer)?;
+        Ok(self.acknowledged > before)
+    }
+
     /// Takes in an answer of the process that runs.
     ///
     /// # Errors
@@ -107,10 +137,16 @@ impl Ledger {
                 State::Lease(Some(token.to_owned()))
             }
             // Nothing was changed, it says.
-            (Some(("refused", "Unavailable" | "ReadOnly")), _) => return Ok(()),
+            (Some(("refused", "ReadOnly")), _) => {
+                self.refused += 1;
+                return Ok(());
+            }
+            // Not in time, on a slow machine.
+            (Some(("refused", "Unavailable")), _) => return Ok(()),
             (Some(("refused", "Unknown")), after) => {
                 // Open until the next start tells.
                 self.open.insert(id, (key, after));
+                self.unheard.insert(id);
                 return Ok(());
             }
             (_, after) => return Err(format!("{key:?} was to become {after:?}, and the answer is {answer}")),
@@ -144,10 +180,13 @@ impl Ledger {
         let open = self.open.iter().find(|(_, (open, _))| *open == key).map(|(id, (_, after))| (*id, after.clone()));
         if let Some((id, _)) = &open {
             self.open.remove(id);
+            self.unheard.remove(id);
         }
         if let State::Lease(token) = &before {
             return match (token, answer.strip_prefix("done ")) {
                 (Some(_), None) if answer == "held" => Ok(()),
+                // Asking for a lease is a write.
+                (_, None) if answer == "refused ReadOnly" => Ok(()),
                 (None, Some(token)) => {
                     self.keys.insert(key, State::Lease(Some(token.to_owned())));
                     Ok(())

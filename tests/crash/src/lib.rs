@@ -19,11 +19,12 @@
 
 pub mod child;
 pub mod first;
+pub mod full;
 
 pub mod kill;
 pub mod ledger;
 pub mod node;
-
+pub mod restart;
 
 /// Numbers that follow from a seed.
 #[derive(Clone, Debug)]

@@ -22,6 +22,7 @@ use std::{
 };
 
 use specter_server::{
+    config::SyncPolicy,
     identity::{Credentials, tls},
     node::{Error, Handle, Key, Node, Opening, Tuning, limits},
     shutdown::Shutdown,
@@ -42,12 +43,14 @@ const LEASE: Duration = limits::LEASE_TTL_MAX;
 ///
 /// # Errors
 /// What the node says if it does not start.
-pub fn run(data_dir: &Path, certs: &Path) -> Result<(), Box<dyn StdError>> {
+pub fn run(data_dir: &Path, certs: &Path, sync: SyncPolicy) -> Result<(), Box<dyn StdError>> {
+    // Twice in one process it is not called; then there is a log already.
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).try_init().ok();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(data_dir, certs))
+    runtime.block_on(serve(data_dir, certs, sync))
 }
 
-async fn serve(data_dir: &Path, certs: &Path) -> Result<(), Box<dyn StdError>> {
+async fn serve(data_dir: &Path, certs: &Path, sync: SyncPolicy) -> Result<(), Box<dyn StdError>> {
     let credentials = Credentials::from_directory(certs)?;
     let tasks = Shutdown::new();
     let (inbox, arrivals) = mpsc::channel(1);
@@ -57,7 +60,7 @@ async fn serve(data_dir: &Path, certs: &Path) -> Result<(), Box<dyn StdError>> {
         cluster: credentials.cluster_id.0,
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
         seeds: Vec::new(),
-        tuning: Tuning::default(),
+        tuning: Tuning::with(sync),
     };
     let node = Node::open(opening, peers, arrivals, &tasks)?;
     say("ready")?;
