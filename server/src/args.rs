@@ -104,6 +104,9 @@ struct Run {
     /// where the node keeps its store
     #[argh(option)]
     data_dir: Option<String>,
+    /// when a write is acknowledged: always (on the disk), or everysec (faster; a power cut takes the last second)
+    #[argh(option)]
+    sync: Option<String>,
     /// directory with the node's certificates, as `pki init` makes it
     #[argh(option)]
     cert_dir: Option<String>,
@@ -234,17 +237,22 @@ struct StoreBackup {
     json: bool,
 }
 
-/// Make a data directory of a backup. Only a node alone in its cluster starts on it; in a larger one, start on an empty
-/// directory instead: the other nodes fill it.
+/// Make a data directory of the backups of a cluster that is lost, for a new node that founds it anew. While a majority of
+/// its nodes lives, start on an empty directory instead: they fill it.
 #[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "restore", help_triggers("-h", "--help"), example = "{command_name} data --from backup")]
+#[argh(
+    subcommand,
+    name = "restore",
+    help_triggers("-h", "--help"),
+    example = "{command_name} data --from backup-of-node1 --from backup-of-node2"
+)]
 struct StoreRestore {
     /// directory to make, for the node's --data-dir
     #[argh(positional, arg_name = "dir")]
     data_dir: PathBuf,
-    /// directory made by `store backup`
+    /// directory made by `store backup`; one for each node, made at about the same time
     #[argh(option)]
-    from: PathBuf,
+    from: Vec<PathBuf>,
     /// write one JSON object
     #[argh(switch)]
     json: bool,
@@ -479,6 +487,7 @@ impl Run {
             listen_http: many("--listen-http", self.listen_http),
             join: many("--join", self.join),
             data_dir: one("--data-dir", self.data_dir),
+            sync: one("--sync", self.sync),
             cert_dir: one("--cert-dir", self.cert_dir),
             cert_env: switch("--cert-env", self.cert_env),
             apex: many("--apex", self.apex),
@@ -503,6 +512,7 @@ fn environment(variable: impl Fn(&str) -> Option<String>) -> Layer {
         listen_http: many("SPECTER_LISTEN_HTTP"),
         join: many("SPECTER_JOIN"),
         data_dir: one("SPECTER_DATA_DIR"),
+        sync: one("SPECTER_SYNC"),
         cert_dir: one("SPECTER_CERT_DIR"),
         cert_env: one("SPECTER_CERT_ENV"),
         apex: many("SPECTER_APEX"),

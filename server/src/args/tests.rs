@@ -24,10 +24,18 @@ fn flags_beat_variables_and_variables_beat_the_file() {
     let file = folder.path().join("server.toml");
     std::fs::write(&file, "advertise = \"file:1\"\nlog = \"error\"\nwork_bits = 3\n").unwrap();
     let file = file.to_str().unwrap();
-    let variables = [("SPECTER_LOG", "warn"), ("SPECTER_ADVERTISE", "variable:2"), ("SPECTER_CONFIG", file)];
+    let variables = [
+        ("SPECTER_LOG", "warn"),
+        ("SPECTER_ADVERTISE", "variable:2"),
+        ("SPECTER_CONFIG", file),
+        ("SPECTER_SYNC", "everysec"),
+    ];
     let config = config(&format!("{ENOUGH} --advertise flag:3"), &variables);
     assert_eq!(config.advertise.to_string(), "flag:3");
     assert_eq!((config.log.as_str(), config.work_bits), ("warn", 3));
+    assert_eq!(config.sync, config::SyncPolicy::EverySecond);
+    let config = self::config(&format!("{ENOUGH} --sync always"), &variables);
+    assert_eq!(config.sync, config::SyncPolicy::Always);
 }
 
 #[test]
@@ -89,7 +97,7 @@ fn the_store_commands_name_their_directory() {
     let Ok(Command::Store(task)) = parse("store check data --json", &[]) else { panic!("not understood") };
     assert!(task.json && task.data_dir == Path::new("data") && matches!(task.action, store::Action::Check));
     let Ok(Command::Store(task)) = parse("store restore data --from copy", &[]) else { panic!("not understood") };
-    assert!(matches!(task.action, store::Action::Restore { from } if from == Path::new("copy")));
+    assert!(matches!(task.action, store::Action::Restore { from } if from == [Path::new("copy")]));
     let error = parse("store backup data", &[]).unwrap_err().to_string();
     assert!(error.contains("--out"), "{error}");
 }
