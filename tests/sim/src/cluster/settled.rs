@@ -83,7 +83,7 @@ impl World {
             let mut leaving = self.machines.values().filter(|machine| machine.duty == Duty::Leaving);
             leaving.any(|machine| {
                 let part = machine.node.as_ref().and_then(|node| node.slots().get(slot));
-                part.is_some_and(|part| !part.state().chosen || part.state().config.contains(machine.id))
+                part.is_some_and(|part| !part.state().chosen || part.state().config.audience().contains(&machine.id))
             })
         };
         let slots = (0..self.swarm.terms.slots()).map(SlotId);
