@@ -4,7 +4,7 @@ use std::fmt;
 
 mod wait;
 
-pub(crate) use wait::{unset, until_set};
+pub(crate) use wait::unset;
 
 /// A moment as a person reads it, in UTC, without its zone: `2026-11-23T20:00:00`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

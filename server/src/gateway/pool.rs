@@ -25,6 +25,9 @@ use tokio::time::{Instant, interval, timeout};
 /// An unused connection is closed after this long: targets commonly close theirs after 60 s or more.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// How often it is looked which connections are not to be kept: a node that goes away waits for their end.
+const ROUND: Duration = Duration::from_secs(1);
+
 /// Unused connections kept for one tunnel by one way.
 const IDLE_PER_TUNNEL: usize = 256;
 
@@ -90,15 +93,30 @@ impl Pool {
         let pool = Self { parked: Arc::default(), shutdown: shutdown.clone() };
         let sweeper = pool.clone();
         shutdown.clone().spawn(async move {
-            let mut round = interval(IDLE / 2);
+            let mut round = interval(ROUND);
             loop {
                 tokio::select! {
-                    () = shutdown.stopping() => return,
+                    // Nobody waits for connections that nobody uses.
+                    () = shutdown.stopping() => return sweeper.lock().clear(),
                     _ = round.tick() => sweeper.lock().sweep(Instant::now()),
                 }
             }
         });
         pool
+    }
+
+    /// Closes connections by way of those nodes once nobody uses them.
+    pub(super) fn close_unused(&self, of: impl Fn(SocketAddr) -> bool) {
+        let by = |carrier: &Carrier| match carrier {
+            Carrier::Link(_) => false,
+            Carrier::Node(node, _) => of(node.address()),
+        };
+        let mut parked = self.lock();
+        parked.http1.retain(|_, connections| {
+            connections.retain(|idle| !by(&idle.connection.carrier));
+            !connections.is_empty()
+        });
+        parked.http2.retain(|_, (_, carrier)| !by(carrier));
     }
 
     /// A connection that was used before and still works.
@@ -143,7 +161,12 @@ impl Pool {
                 .handshake(io);
             let (connection, driver) = handshake.await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
             self.shutdown.spawn(drive(driver));
-            self.lock().http2.insert((way.id(), hostname.clone()), (connection.clone(), carrier.clone()));
+            let mut parked = self.lock();
+            // Asked under the lock, as in `Lease::give_back`.
+            if !self.shutdown.is_stopping() {
+                parked.http2.insert((way.id(), hostname.clone()), (connection.clone(), carrier.clone()));
+            }
+            drop(parked);
             return Ok(Connection::Http2(connection, carrier));
         }
         let handshake = http1::Builder::new().max_buf_size(HEAD_BYTES).handshake(io);
@@ -172,10 +195,17 @@ impl Pool {
 impl Parked {
     fn sweep(&mut self, now: Instant) {
         self.http1.retain(|_, connections| {
-            connections.retain(|idle| !idle.connection.sender.is_closed() && now - idle.since < IDLE);
+            connections.retain(|Idle { connection: Http1 { sender, carrier, .. }, since }| {
+                !sender.is_closed() && now - *since < IDLE && !carrier.is_leaving()
+            });
             !connections.is_empty()
         });
-        self.http2.retain(|_, (connection, _)| !connection.is_closed());
+        self.http2.retain(|_, (connection, carrier)| !connection.is_closed() && !carrier.is_leaving());
+    }
+
+    fn clear(&mut self) {
+        self.http1.clear();
+        self.http2.clear();
     }
 }
 
@@ -197,6 +227,10 @@ impl Lease {
             return;
         }
         let mut parked = self.pool.lock();
+        // Asked under the lock: what is given back before that is closed with the others.
+        if self.pool.shutdown.is_stopping() {
+            return;
+        }
         let connections = parked.http1.entry(self.key).or_default();
         if connections.len() < IDLE_PER_TUNNEL {
             connections.push(Idle { connection: self.connection, since: Instant::now() });

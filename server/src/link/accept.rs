@@ -1,7 +1,7 @@
 //! Greets clients and runs one task for each link.
 
 use super::{
-    Ask, Directory,
+    Ask, Directory, budget,
     neighbours::Teller,
     proof,
     registry::{Link, Registry, Tunnel},
@@ -36,7 +36,7 @@ use std::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::Instrument as _;
 
@@ -163,6 +163,8 @@ struct LinkTask {
     public_key: Option<[u8; 32]>,
     entered: Option<Arc<Link>>,
     teller: Option<Teller>,
+    /// Whether the client knows that the node goes away.
+    knows_of_drain: bool,
     probes: (mpsc::Sender<()>, mpsc::Receiver<()>),
     probe: Option<Probe>,
     nonce: u64,
@@ -184,7 +186,18 @@ impl LinkTask {
             .and_then(|chain| identity::subject::public_key_of(chain.first()?));
         let session = Session::new(public_key.as_ref().map(identity::subject::client_id_of_key));
         let probes = mpsc::channel(1);
-        Self { links, connection, session, public_key, entered: None, teller: None, probes, probe: None, nonce: 0 }
+        Self {
+            links,
+            connection,
+            session,
+            public_key,
+            entered: None,
+            teller: None,
+            knows_of_drain: false,
+            probes,
+            probe: None,
+            nonce: 0,
+        }
     }
 
     fn finish(&mut self) {
@@ -212,6 +225,10 @@ impl LinkTask {
                 deadline = Instant::now() + REGISTRATION_TIMEOUT;
                 let address = self.connection.remote_address().ip();
                 unregistered = Some(self.links.registrations.enter(address).ok_or(LinkError::Full)?);
+            }
+            let wait = self.entered.as_ref().map_or(Duration::ZERO, |link| link.spend(budget::cost(&step)));
+            if !wait.is_zero() {
+                sleep(wait).await;
             }
             if let Some(reply) = self.take(id, step).await? {
                 write(&mut send, &reply).await?;
@@ -242,6 +259,10 @@ impl LinkTask {
                     write(send, &probe).await?;
                 }
                 nodes = told(&mut self.teller) => write(send, &encode(0, Reply::Neighbours { nodes })?).await?,
+                () = self.links.shutdown.draining(), if self.entered.is_some() && !self.knows_of_drain => {
+                    self.knows_of_drain = true;
+                    write(send, &encode(0, Reply::Draining)?).await?;
+                }
                 () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => match &self.probe {
                     // An acknowledgement at least came: the client lives, and its answer is held up behind its
                     // visitors' bytes, or behind our own refusal to take more of them.

@@ -3,6 +3,7 @@
 //! ```text
 //! accept    one task a link: handshake, control stream, deadlines, probes
 //! session   what a control message means in which state (pure)
+//! budget    how much a client may ask (pure)
 //! proof     checks a registration against its connection
 //! neighbours  which other nodes a client is told of
 //! registry  which links live, and which tunnels each serves
@@ -14,6 +15,7 @@
 //! What hostnames are and who owns them is decided above, behind [`Directory`].
 
 pub mod accept;
+mod budget;
 pub mod changes;
 mod join;
 mod neighbours;

@@ -1,6 +1,6 @@
 //! Which links live, and which tunnels each of them serves.
 
-use super::changes::Changes;
+use super::{budget::Budget, changes::Changes};
 use specter_wire::{
     id::{ClientId, LinkId},
     link::{Carries, HostHeader},
@@ -10,12 +10,12 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 /// Links of one identity on this node. More than any client needs, few enough that one key cannot fill the node.
 pub const LINKS_PER_CLIENT: usize = 8;
@@ -59,6 +59,8 @@ pub struct Link {
     connection: quinn::Connection,
     probes: mpsc::Sender<()>,
     suspect: AtomicBool,
+    /// Shared with the other links of the client.
+    budget: Arc<Mutex<Budget>>,
 }
 
 impl Link {
@@ -87,6 +89,11 @@ impl Link {
         self.suspect.store(true, Ordering::Relaxed);
         // A full queue means that a probe is under way.
         let _ = self.probes.try_send(());
+    }
+
+    /// Its client asks for something that costs so much. Tells how long to wait before that is done.
+    pub(super) fn spend(&self, cost: u32) -> Duration {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).spend(Instant::now(), cost)
     }
 
     /// The link showed life.
@@ -158,13 +165,17 @@ impl Registry {
         probes: mpsc::Sender<()>,
     ) -> Result<Arc<Link>, Full> {
         let id = LinkId(self.next.fetch_add(1, Ordering::Relaxed));
-        let link = Arc::new(Link { id, client, instance, connection, probes, suspect: AtomicBool::new(false) });
         let mut state = self.lock();
         let siblings: Vec<Arc<Link>> = state
             .clients
             .get(&client)
             .map(|ids| ids.iter().filter_map(|id| state.links.get(id)).map(|entry| entry.link.clone()).collect())
             .unwrap_or_default();
+        let budget = siblings
+            .first()
+            .map_or_else(|| Arc::new(Mutex::new(Budget::new(Instant::now()))), |sibling| sibling.budget.clone());
+        let suspect = AtomicBool::new(false);
+        let link = Arc::new(Link { id, client, instance, connection, probes, suspect, budget });
         let (replaced, others): (Vec<_>, Vec<_>) = siblings.into_iter().partition(|old| old.instance == instance);
         if others.len() >= LINKS_PER_CLIENT || state.links.len() - replaced.len() >= LINKS {
             return Err(Full);
@@ -262,9 +273,25 @@ impl Registry {
         &self.changes
     }
 
+    /// Whether there is no link.
+    pub fn is_empty(&self) -> bool {
+        self.lock().links.is_empty()
+    }
+
+    /// How many links there are, and the oldest of them, at most so many, each with how many tunnels it serves.
+    pub fn overview(&self, most: usize) -> (usize, Vec<(Arc<Link>, usize)>) {
+        let state = self.lock();
+        let mut links: Vec<_> = state.links.values().map(|entry| (entry.link.clone(), entry.hostnames.len())).collect();
+        drop(state);
+        links.sort_unstable_by_key(|(link, _)| link.id);
+        let count = links.len();
+        links.truncate(most);
+        (count, links)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code below can panic half-way through a change, so a poisoned lock still guards a whole state.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

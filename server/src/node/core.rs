@@ -30,6 +30,7 @@ use super::{
     limits,
     mailbox::{Batch, Call, Mailbox},
     neighbours::Lookout,
+    status::RingStatus,
 };
 use crate::transport::peers::Peers;
 
@@ -119,7 +120,7 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
     }
 
     fn step(&mut self, batch: Batch) {
-        let Batch { calls, packets, unreachable, written, health, saved, leave, stop } = batch;
+        let Batch { calls, packets, unreachable, written, health, saved, seeds, looks, leave, stop } = batch;
         if let Some(outcome) = written {
             self.written(outcome);
         }
@@ -142,6 +143,16 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
             let node = self.node.ring().neighbours().find(|peer| peer.address == address).map(|peer| peer.id);
             if let Some(node) = node {
                 self.input(Input::Unreachable { node });
+            }
+        }
+        if let Some(seeds) = seeds {
+            self.input(Input::Seeds(seeds));
+        }
+        if !looks.is_empty() {
+            let status = RingStatus::of(&self.node, self.now());
+            for reply in looks {
+                // Whoever asked may have given up.
+                reply.send(status.clone()).ok();
             }
         }
         if let Some(left) = leave {

@@ -1,6 +1,6 @@
 //! What everyone above the store holds: asynchronous calls to the core, each with a deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use specter_dht::{
     Ask, Freshness,
@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     Error, Fence, Key, Lease, Token, limits,
     mailbox::{Call, Mailbox},
+    status::RingStatus,
 };
 
 /// Asks the store. Cheap to clone.
@@ -42,6 +43,26 @@ impl Handle {
     #[must_use]
     pub fn within(&self, patience: Duration) -> Self {
         Self { patience, ..self.clone() }
+    }
+
+    /// Other nodes may be found there from now on, in place of where they were said to be before; at most
+    /// [`limits::SEEDS`] count.
+    pub fn seeds_are(&self, mut seeds: Vec<SocketAddr>) {
+        seeds.truncate(limits::SEEDS);
+        self.mailbox.seeds(seeds);
+    }
+
+    /// What the ring and the slots look like from here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when too many ask, or the core has ended.
+    pub async fn ring_status(&self) -> Result<RingStatus, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.look(reply);
+        match timeout_at(Instant::now() + GRACE, answer).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(_)) | Err(_) => Err(Error::Unavailable),
+        }
     }
 
     /// Returns the value of a key, as of the last acknowledged write.

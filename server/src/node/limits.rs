@@ -26,6 +26,12 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Calls that may wait for the core; further ones fail at once.
 pub const QUEUE: usize = 1024;
 
+/// Pictures of the ring that may be asked for at a time.
+pub const LOOKS: usize = 8;
+
+/// Addresses at which other nodes may be found.
+pub const SEEDS: usize = 64;
+
 /// Most calls taken at a time: bounds how long what comes from other nodes waits for them.
 pub const BATCH_CALLS: usize = 512;
 

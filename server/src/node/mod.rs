@@ -8,6 +8,7 @@
 //! | `neighbours` | which other nodes live, for those who name them to clients |
 //! | `open` | starts the core on what the data directory holds |
 //! | `checkpoint` `changes` `rows` | what changed goes into the snapshot now and then, so that the log may forget it |
+//! | `status` | a picture of the ring and the slots, for people |
 //! | [`offline`] | looks at a data directory whose node does not run |
 //!
 //! Every call takes effect at one instant between call and answer, and is on the disks of a majority of the key's replicas
@@ -27,12 +28,14 @@ mod neighbours;
 pub mod offline;
 mod open;
 mod rows;
+mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use handle::Handle;
 pub use neighbours::Neighbours;
 pub use open::{Node, OpenError, Opening, Tuning};
+pub use status::{Member, RingStatus, SlotStatus, Standing};
 
 /// A key: at most [`limits::KEY_BYTES`]; a call with a longer one fails with [`Error::TooLarge`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

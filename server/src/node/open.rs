@@ -69,8 +69,10 @@ pub struct Opening<'a> {
     pub cluster: [u8; 16],
     /// Where other nodes reach this one.
     pub address: SocketAddr,
-    /// Where other nodes may be found; with none, a new directory makes a new cluster.
+    /// Where other nodes may be found, as far as that is known yet.
     pub seeds: Vec<SocketAddr>,
+    /// Whether nobody else is to be found: a new directory makes a new cluster.
+    pub founds: bool,
     /// How patient it is.
     pub tuning: Tuning,
 }
@@ -155,7 +157,7 @@ impl Node {
         inbox: mpsc::Receiver<Arrival>,
         tasks: &Shutdown,
     ) -> Result<Self, OpenError> {
-        let Opening { data_dir, cluster, address, seeds, tuning } = opening;
+        let Opening { data_dir, cluster, address, seeds, founds, tuning } = opening;
         let identity = match Identity::read(&disk) {
             Ok(Some(Ok(known))) => Identity { cluster, ..known },
             // Whatever is wrong with it, opening says so.
@@ -170,11 +172,11 @@ impl Node {
         loaded.check()?;
         let Loaded { state, tracker, lsn: _, strange: _ } = loaded;
         tell(&recovered);
-        let is_alone = seeds.is_empty() && is_alone(&state, me);
+        let is_alone = founds && is_alone(&state, me);
         if recovered.may_have_forgotten && !is_alone {
             return Err(OpenError::Forgotten { path: data_dir.to_owned() });
         }
-        let create = seeds.is_empty().then_some(tuning.terms);
+        let create = founds.then_some(tuning.terms);
         let me_peer = Peer { id: me, incarnation: u64::from(recovered.boot.number), address, seats: 1, leaving: false };
         let life = Life {
             me: me_peer,

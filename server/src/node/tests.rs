@@ -84,7 +84,8 @@ fn start<D: Disk<File: Send> + Send + 'static>(
     let dial = Arc::new(tls::dial(&credentials).expect("TLS"));
     let peers = Peers::start(Vec::new(), dial, inbox, tasks.clone()).expect("started");
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let opening = Opening { data_dir, cluster: [7; 16], address, seeds, tuning: Tuning::hasty() };
+    let opening =
+        Opening { data_dir, cluster: [7; 16], address, founds: seeds.is_empty(), seeds, tuning: Tuning::hasty() };
     Node::start(disk, opening, peers, arrivals, &tasks)
 }
 

@@ -87,6 +87,10 @@ impl Acceptor {
     fn sort(&self, connection: Connection, place: Place) {
         let peer = connection.remote_address();
         match (alpn(&connection).as_deref(), Role::of(&connection)) {
+            // Other nodes are needed to the end: they take over what this one keeps.
+            (Some(ALPN_LINK), Role::Client | Role::Nobody) if self.shutdown.is_draining() => {
+                connection.close(CLOSE_DRAINING.into(), b"the node is shutting down");
+            }
             (Some(ALPN_LINK), Role::Client | Role::Nobody) => (self.serve)(Accepted::Link(connection, place)),
             (Some(ALPN_NODE), Role::Node) => (self.serve)(Accepted::Node(connection)),
             (Some(ALPN_RELAY), Role::Node) => (self.serve)(Accepted::Relay(connection)),

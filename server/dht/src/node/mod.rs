@@ -3,6 +3,7 @@
 //! - `placing`: who should keep the slots that this node leads; `leaving`: how it goes without being missed.
 //! - `asking`: how a request of this node's user finds the leader of its slot, and is tried again.
 //! - `serving`: how requests of other nodes are answered.
+//! - `picture`: what it can tell people of its slots.
 //! - `packing`: how everything for one machine goes into one packet.
 //!
 //! ```text
@@ -12,10 +13,12 @@
 mod asking;
 mod leaving;
 mod packing;
+mod picture;
 mod placing;
 mod serving;
 mod settings;
 
+pub use picture::Picture;
 pub use settings::Settings;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -149,6 +152,7 @@ impl Node {
             Input::Persisted { upto } => self.persisted(now, upto),
             Input::Unreachable { node } => self.ring.unreachable(now, node),
             Input::Leave => self.leave(now),
+            Input::Seeds(seeds) => self.ring.set_seeds(now, seeds),
             Input::Force => {
                 for slot in self.stranded(now) {
                     self.slot_input(now, slot, kv::Input::Force);

@@ -50,6 +50,11 @@ impl Entry {
         self.again
     }
 
+    /// There is somebody new to ask: the next attempt begins at once.
+    pub(super) const fn hurry(&mut self, now: Instant) {
+        self.again = now;
+    }
+
     /// How long to wait for the next attempt: longer each time, and not as long as others wait.
     fn pause(&self, random: &mut Random) -> Duration {
         let (least, most) = ENTRY_PAUSE;

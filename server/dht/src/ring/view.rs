@@ -74,6 +74,11 @@ impl Ring {
         })
     }
 
+    /// All other machines of the peer book, in the order of their names.
+    pub fn known(&self) -> impl Iterator<Item = &Peer> {
+        self.machines.book().map(|machine| &machine.peer)
+    }
+
     /// What each virtual node holds for true.
     pub fn views(&self) -> Vec<View> {
         let view = |seat: usize| View {

@@ -42,7 +42,14 @@ impl Member {
         });
         tasks.spawn(acceptor.accept(endpoint));
         let cluster = credentials.cluster_id.0;
-        let opening = Opening { data_dir: folder.path(), cluster, address, seeds, tuning: Tuning::hasty() };
+        let opening = Opening {
+            data_dir: folder.path(),
+            cluster,
+            address,
+            founds: seeds.is_empty(),
+            seeds,
+            tuning: Tuning::hasty(),
+        };
         let node = Node::open(opening, peers, arrivals, &tasks).unwrap();
         Self { node, address, tasks, folder }
     }

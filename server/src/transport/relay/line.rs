@@ -91,11 +91,14 @@ impl Line {
     /// Waits for the end of the connection; none if it is no longer wanted. Streams on it go on to their end then.
     async fn watch(&self, connection: &Connection) -> Option<ConnectionError> {
         loop {
-            match timeout(ROUND, connection.closed()).await {
-                Ok(error) => return Some(error),
+            tokio::select! {
+                error = connection.closed() => return Some(error),
+                // The only one there may be; it has nothing in it.
+                Ok(_) = connection.accept_uni(), if !self.node.is_leaving() => self.node.leaves(),
                 // QUIC closes it with the last stream on it.
-                Err(_) if self.relays.forget(&self.node) => return None,
-                Err(_) => {}
+                () = sleep(ROUND) => if self.relays.forget(&self.node) {
+                    return None;
+                },
             }
         }
     }

@@ -60,6 +60,8 @@ struct Seen {
     doubted: Option<u64>,
     /// The last measured way there and back.
     rtt: Option<Duration>,
+    /// It said that it goes away.
+    leaving: bool,
 }
 
 /// How much had come from a node at one time: if it is still the same later, nothing came between.
@@ -97,7 +99,7 @@ impl Node {
         Self {
             address,
             status: watch::Sender::new(Status::Dialing { since: now }),
-            seen: Mutex::new(Seen { used: now, answered: None, doubted: None, rtt: None }),
+            seen: Mutex::new(Seen { used: now, answered: None, doubted: None, rtt: None, leaving: false }),
         }
     }
 
@@ -183,8 +185,17 @@ impl Node {
         is_silent
     }
 
-    /// Whether there is reason to think that it is dead, and it has not shown life since.
+    /// Whether it said that it goes away: streams in progress may still end.
+    pub fn is_leaving(&self) -> bool {
+        self.lock().leaving
+    }
+
+    /// Whether visitors should go elsewhere: it goes away, or there is reason to think that it is dead, and it has not shown
+    /// life since.
     pub fn is_suspect(&self) -> bool {
+        if self.is_leaving() {
+            return true;
+        }
         match &*self.status.borrow() {
             Status::Down { .. } => true,
             Status::Dialing { since } => since.elapsed() > FIRST_PATIENCE,
@@ -227,8 +238,15 @@ impl Node {
         self.lock().used.elapsed() >= IDLE
     }
 
+    pub(super) fn leaves(&self) {
+        self.lock().leaving = true;
+    }
+
     pub(super) fn set(&self, status: Status) {
-        self.lock().doubted = None;
+        {
+            let mut seen = self.lock();
+            (seen.doubted, seen.leaving) = (None, false);
+        }
         self.status.send_replace(status);
     }
 

@@ -1,6 +1,7 @@
 //! What users see, area by area. One binary, so that the programs are built and the tests linked once.
 
 mod client; // configuration files, identities, reconnecting
+mod cluster; // several nodes: joining, status, draining, `dev --nodes`
 mod dev; // the first command of the README
 mod failures; // what a visitor sees when something behind the gateway fails
 mod forwarding; // what a target learns of its visitor
