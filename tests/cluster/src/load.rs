@@ -87,11 +87,8 @@ impl Load {
     ) -> Outcome<Self> {
         let browser = Browser::new(authority)?;
         let count = gateways.len() * pace.visitors;
-        let state = State {
-            since: Instant::now(),
-            seen: vec![Seen::default(); gateways.len()],
-            waiting: vec![None; count],
-        };
+        let state =
+            State { since: Instant::now(), seen: vec![Seen::default(); gateways.len()], waiting: vec![None; count] };
         let state = Arc::new(Mutex::new(state));
         let mut visitors = JoinSet::new();
         for number in 0..count {

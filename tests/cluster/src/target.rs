@@ -3,8 +3,8 @@
 use crate::Outcome;
 use std::{io, net::SocketAddr};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
     task::JoinSet,
 };
 
@@ -46,13 +46,18 @@ async fn serve(listener: TcpListener) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
+        // Late small answers would be the target's fault, and are rare enough.
+        let _ = stream.set_nodelay(true);
         // It ends with an error when the other side goes away, which is no concern of the target.
         connections.spawn(async move { drop(answer(stream).await) });
     }
 }
 
-async fn answer(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// Answers requests of HTTP/1.1 until the other side ends.
+///
+/// # Errors
+/// What a read or a write failed with.
+pub async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(1024);
     loop {
         let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
@@ -64,7 +69,8 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
         let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
         buffer.drain(..end + 4);
         let path = head.split(' ').nth(1).unwrap_or_default();
-        let host = head.lines().filter_map(|line| line.split_once(": ")).find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let host =
+            head.lines().filter_map(|line| line.split_once(": ")).find(|(name, _)| name.eq_ignore_ascii_case("host"));
         let host = host.map_or("", |(_, value)| value.split(':').next().unwrap_or(value));
         let body = page(host, path);
         let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());

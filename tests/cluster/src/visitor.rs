@@ -107,7 +107,11 @@ impl Connection {
             let first: String = first.chars().take(60).collect();
             return Err(Miss::Failed(format!("status {status} {first}")));
         }
-        if body == page(&self.host, path) { Ok(()) } else { Err(Miss::Wrong(format!("{} {path}: {body:?}", self.host))) }
+        if body == page(&self.host, path) {
+            Ok(())
+        } else {
+            Err(Miss::Wrong(format!("{} {path}: {body:?}", self.host)))
+        }
     }
 
     /// Whether the gateway takes another request on it.

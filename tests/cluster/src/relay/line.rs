@@ -132,7 +132,8 @@ mod tests {
         let due: Vec<_> = fates(3, conditions, 1000).into_iter().flatten().collect();
         assert!(due.is_sorted());
         assert!((0_u32..).zip(&due).all(|(index, due)| *due >= MS * (20 + index)), "none is early");
-        let due: Vec<_> = fates(3, Conditions { reorder_per_mille: 50, ..conditions }, 1000).into_iter().flatten().collect();
+        let due: Vec<_> =
+            fates(3, Conditions { reorder_per_mille: 50, ..conditions }, 1000).into_iter().flatten().collect();
         assert!(!due.is_sorted());
         assert_eq!(due.len(), 1000, "none is lost");
     }

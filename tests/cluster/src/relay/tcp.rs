@@ -1,10 +1,6 @@
 //! Connections, whose bytes come late or slowly, stand still, or break.
 
-use super::{
-    Conditions,
-    line::Line,
-    queue::queue,
-};
+use super::{Conditions, line::Line, queue::queue};
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -41,7 +37,12 @@ impl TcpRelay {
     ///
     /// # Errors
     /// If the address cannot be bound.
-    pub async fn start(listen: SocketAddr, upstream: SocketAddr, seed: u64, conditions: Conditions) -> io::Result<Self> {
+    pub async fn start(
+        listen: SocketAddr,
+        upstream: SocketAddr,
+        seed: u64,
+        conditions: Conditions,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let wire = Arc::new(watch::Sender::new(Wire { conditions, is_frozen: false, generation: 0 }));
@@ -147,7 +148,8 @@ mod tests {
     async fn scene(conditions: Conditions) -> (TcpRelay, TcpStream, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let relay = TcpRelay::start((Ipv4Addr::LOCALHOST, 0).into(), address, 1, conditions).await.expect("a free port");
+        let relay =
+            TcpRelay::start((Ipv4Addr::LOCALHOST, 0).into(), address, 1, conditions).await.expect("a free port");
         let near = TcpStream::connect(relay.address).await.expect("it listens");
         let (far, _) = timeout(LIMIT, listener.accept()).await.expect("in time").expect("a connection");
         (relay, near, far)

@@ -1,10 +1,6 @@
 //! Datagrams, each sender through a socket of its own towards the other side, as a NAT has it.
 
-use super::{
-    Conditions, Direction,
-    line::Line,
-    queue::queue,
-};
+use super::{Conditions, Direction, line::Line, queue::queue};
 use socket2::SockRef;
 use std::{
     collections::HashMap,
@@ -53,7 +49,12 @@ impl UdpRelay {
     ///
     /// # Errors
     /// If the address cannot be bound.
-    pub async fn start(listen: SocketAddr, upstream: SocketAddr, seed: u64, conditions: Conditions) -> io::Result<Self> {
+    pub async fn start(
+        listen: SocketAddr,
+        upstream: SocketAddr,
+        seed: u64,
+        conditions: Conditions,
+    ) -> io::Result<Self> {
         let front = Arc::new(bind(listen).await?);
         let address = front.local_addr()?;
         let state = Arc::new(Mutex::new(State {
