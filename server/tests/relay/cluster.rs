@@ -152,8 +152,8 @@ pub(crate) struct Answer {
 }
 
 impl Node {
-    /// Starts the node, on the same ports as before if it ran.
-    pub(crate) async fn start(&mut self) {
+    /// Starts the node.
+    async fn start(&mut self) {
         let config = Config {
             advertise: Advertise { host: "localhost".to_owned(), port: 0 },
             listen_tcp: vec![self.tcp],
@@ -168,6 +168,7 @@ impl Node {
             log_json: false,
             work_bits: 0,
             workers: 1,
+            drain: Duration::from_secs(5),
         };
         let credentials = Credentials::from_directory(&self.certs).expect("credentials");
         let runtime = multi_thread();
@@ -217,6 +218,7 @@ pub(crate) struct Client {
     runtime: Option<Runtime>,
     pub(crate) host: String,
     events: mpsc::Receiver<Event>,
+    stop: CancellationToken,
 }
 
 impl Client {
@@ -224,13 +226,21 @@ impl Client {
     pub(crate) async fn start(config: PathBuf) -> Self {
         let runtime = multi_thread();
         let (sender, events) = mpsc::channel(1024);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
         runtime.spawn(async move {
-            let outcome = run_tunnel(TunnelOptions::new(config), sender, CancellationToken::new()).await;
-            panic!("the client ended: {outcome:?}");
+            run_tunnel(TunnelOptions::new(config), sender, stopped).await.expect("the client ends in order");
         });
-        let mut client = Self { runtime: Some(runtime), host: String::new(), events };
+        let mut client = Self { runtime: Some(runtime), host: String::new(), events, stop };
         client.host = client.published().await;
         client
+    }
+
+    /// Ends the client in order.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        let ended = async { while self.events.recv().await.is_some() {} };
+        soon("the client's end", ended).await;
     }
 
     /// The host of the next tunnel that is published.
