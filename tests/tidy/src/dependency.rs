@@ -12,6 +12,7 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("tests/crash", &["specter-server"]),
     ("tests/e2e", &["specter-wire"]),
     ("tests/bench", &["specter-wire"]),
+    ("tests/cluster", &[]),
     ("tests/sim", &["specter-dht", "specter-storage"]),
     ("tests/tidy", &[]),
 ];
