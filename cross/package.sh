@@ -46,6 +46,12 @@ Section: net
 Priority: optional
 Description: $5
 CONTROL
+    # A static program needs nothing.
+    if ldd "$2" 2>/dev/null | grep -q 'libc\.so'; then
+        local libc
+        libc=$(dpkg-query -W -f '${Version}' libc6)
+        sed -i "s/^Section:/Depends: libc6 (>= ${libc%-*})\n&/" "$root/DEBIAN/control"
+    fi
     for script in postinst prerm postrm; do
         install -m 755 "cross/debian/$script" "$root/DEBIAN/$script"
         sed -i "s/@NAME@/$1/g" "$root/DEBIAN/$script"

@@ -27,8 +27,9 @@
 //! | `args`, `commands`, `log` | command line, exit codes, what is told |
 //! | `config`, `yaml`, `rewrite`, `store` | the YAML file: parsed, checked, edited in place, replaced as a whole |
 //! | `identity`, `work` | key, certificate, proof of work |
-//! | `tunnel` | links one after the other, until told to stop |
+//! | `tunnel` | keeps links to several nodes, until told to stop |
 //! | `clock`, `memory` | the calendar, the bounds on what is on its way |
+//! | `links` | which nodes to keep links to: pure |
 //! | `session`, `backoff` | what to say on a link, how long to wait between two: pure |
 //! | `link`, `control`, `tls`, `resolve` | QUIC connection, its control stream, trust, names |
 //! | `serve`, `target`, `splice` | a visitor's stream: header, dial, bytes both ways |
@@ -43,6 +44,7 @@ mod connect;
 mod control;
 mod identity;
 mod link;
+mod links;
 mod log;
 mod memory;
 mod owned;

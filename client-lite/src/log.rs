@@ -11,7 +11,7 @@ use std::{
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
-    level_filters::LevelFilter,
+    level_filters::{LevelFilter, STATIC_MAX_LEVEL},
     span::{Attributes, Id, Record},
 };
 
@@ -20,6 +20,9 @@ pub(crate) fn start(level: Level) {
     let lines = Lines { level, colours: io::stderr().is_terminal() };
     // Only a program that embeds this one could have set another, and then that one is meant.
     tracing::subscriber::set_global_default(lines).ok();
+    if STATIC_MAX_LEVEL < level {
+        tracing::warn!("this build tells nothing below {STATIC_MAX_LEVEL}");
+    }
 }
 
 struct Lines {

@@ -32,7 +32,6 @@ pub(crate) struct Service {
     tls: Arc<TargetTls>,
     places: Arc<Semaphore>,
     read_bytes: usize,
-    tasks: TaskTracker,
 }
 
 impl Service {
@@ -40,14 +39,14 @@ impl Service {
     pub(crate) fn new(routes: watch::Receiver<Arc<Routes>>, memory: Memory) -> Self {
         let budget = memory.budget();
         let places = Arc::new(Semaphore::new(budget.streams as usize));
-        Self { routes, tls: Arc::default(), places, read_bytes: budget.read, tasks: TaskTracker::new() }
+        Self { routes, tls: Arc::default(), places, read_bytes: budget.read }
     }
 
-    /// Accepts streams until the connection ends.
-    pub(crate) async fn accept(&self, connection: &Connection) {
+    /// Accepts streams until the connection ends; `tasks` tells when those that came are over.
+    pub(crate) async fn accept(&self, connection: &Connection, tasks: &TaskTracker) {
         while let Ok((send, receive)) = connection.accept_bi().await {
             let service = self.clone();
-            self.tasks.spawn(async move { service.stream(send, receive).await });
+            tasks.spawn(async move { service.stream(send, receive).await });
         }
     }
 

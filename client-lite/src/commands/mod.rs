@@ -160,7 +160,7 @@ where
                     }
                 }
                 // The log has told them.
-                Event::Refused { .. } | Event::Disconnected { .. } => {}
+                Event::Refused { .. } | Event::Links { .. } | Event::Disconnected { .. } => {}
             }
         }
         Ok(())

@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) tunnels: Vec<Tunnel>,
     /// How much may be on its way.
     pub(crate) memory: Memory,
+    /// Nodes to keep a link to.
+    pub(crate) links: usize,
 }
 
 /// One tunnel.
@@ -77,7 +79,15 @@ impl Config {
     /// A configuration of one tunnel that lives in memory.
     pub(crate) fn single(apex: Authority, trust: Trust, tunnel: Tunnel) -> Self {
         let private_key = raw::Secret(String::new());
-        Self { apex, trust, certificate: String::new(), private_key, tunnels: vec![tunnel], memory: Memory::default() }
+        Self {
+            apex,
+            trust,
+            certificate: String::new(),
+            private_key,
+            tunnels: vec![tunnel],
+            memory: Memory::default(),
+            links: defaults::LINKS,
+        }
     }
 
     /// Whether a first connection has something to write back.
@@ -195,6 +205,7 @@ impl Checker<'_> {
         let apex = Authority::parse(&apex.value, Some(defaults::APEX_PORT))
             .map_err(|error| self.value(apex.line, "apex", &apex.value, error))?;
         let memory = self.memory(raw.memory)?;
+        let links = self.links(raw.links)?;
         let mut tunnels = Vec::new();
         let mut lines = BTreeMap::new();
         for tunnel in raw.tunnels.unwrap_or_default() {
@@ -217,6 +228,7 @@ impl Checker<'_> {
             private_key: raw.priv_key.map_or(raw::Secret(String::new()), |at| at.value),
             tunnels,
             memory,
+            links,
         })
     }
 
@@ -233,6 +245,14 @@ impl Checker<'_> {
                 Err(self.value(key.line, "pinnedKey", &key.value, "excludes `caFile`: remove one of the two"))
             }
         }
+    }
+
+    fn links(&self, links: Option<At<String>>) -> Result<usize, ConfigError> {
+        let Some(At { value, line }) = links else {
+            return Ok(defaults::LINKS);
+        };
+        let count = value.parse().ok().filter(|count| (1..=LINKS_MAX).contains(count));
+        count.ok_or_else(|| self.value(line, "links", &value, "is no number from 1 to 8"))
     }
 
     fn memory(&self, memory: Option<At<String>>) -> Result<Memory, ConfigError> {
@@ -359,12 +379,17 @@ pub(crate) fn duration_ms(text: &str) -> Option<u32> {
 /// The only version of the file there is.
 const VERSION: &str = "2";
 
+/// Most nodes that a client may keep links to: as many links as a node lets one client have.
+const LINKS_MAX: usize = 8;
+
 const DURATION: &str = "is no duration: write 500ms, 15s or 2m, at most 1h";
 
 /// What fields mean when they are left out.
 pub(crate) mod defaults {
     /// Port of the nodes.
     pub(crate) const APEX_PORT: u16 = 443;
+    /// Two may fail at once.
+    pub(crate) const LINKS: usize = 3;
     /// Wait for the head of a target's answer, as the original has it.
     pub(crate) const HEADER_TIMEOUT_MS: u32 = 15_000;
 }

@@ -14,6 +14,7 @@ pub(crate) struct RawConfig {
     pub(crate) priv_key: Option<At<Secret>>,
     pub(crate) tunnels: Option<Vec<RawTunnel>>,
     pub(crate) memory: Option<At<String>>,
+    pub(crate) links: Option<At<String>>,
 }
 
 /// One entry of `tunnels`. Values are texts, so that the check that follows can tell what they hold: `15s` and `15` are
@@ -75,6 +76,7 @@ impl<'a> Reader<'a> {
                 "caFile" => &mut raw.ca_file,
                 "pinnedKey" => &mut raw.pinned_key,
                 "memory" => &mut raw.memory,
+                "links" => &mut raw.links,
                 "certificate" => &mut raw.certificate,
                 "privKey" => {
                     raw.priv_key = self.text(entry)?.map(|At { value, line }| At { value: Secret(value), line });
@@ -126,7 +128,7 @@ impl<'a> Reader<'a> {
 
     /// The entries of a mapping, each key once. What `<<` brings in gives way to what the mapping itself says.
     fn fields(&self, node: &'a Node, what: &str) -> Result<Vec<&'a Entry>, SyntaxError> {
-        let mut fields = self.mapping(node, what)?.map(|mapping| own(mapping)).transpose()?.unwrap_or_default();
+        let mut fields = self.mapping(node, what)?.map(own).transpose()?.unwrap_or_default();
         for _ in 0..MERGES {
             let Some(index) = fields.iter().position(|entry| entry.key.text == MERGE) else {
                 return Ok(fields);

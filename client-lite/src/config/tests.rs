@@ -14,6 +14,7 @@ fn the_example_is_a_configuration() {
     let config = check(include_str!("../../example.yaml")).expect("valid");
     assert_eq!(config.apex, Authority { host: "example.com".to_owned(), port: 443 });
     assert_eq!(config.tunnels.len(), 4);
+    assert_eq!(config.links, 3);
     assert_eq!(config.tunnels[1].host, Host::Hostname);
     assert_eq!(config.tunnels[1].header_timeout_ms, 30_000);
     assert!(config.is_incomplete());
@@ -59,6 +60,8 @@ fn errors_name_the_file_the_line_the_field_and_what_to_do() {
             vec!["line 5", "a-b.h.de", "line 4 already"],
         ),
         ("version: 2\napex: h\nversion: 2", vec!["line 3", "version"]),
+        ("version: 2\napex: h\nlinks: 0", vec!["line 3", "`links: 0`", "1 to 8"]),
+        ("version: 2\napex: h\nlinks: many", vec!["line 3", "`links: many`", "1 to 8"]),
         ("version: 2\napex: h\nmemory: tiny", vec!["line 3", "`memory: tiny`", "small, normal or large"]),
         ("version: 2\napex: h\npinnedKey: abc", vec!["line 3", "pinnedKey", "base64"]),
         ("version: 2\napex: h\n\ttunnels: 7", vec!["line 2", "tab"]),

@@ -25,6 +25,9 @@ use tokio::time::{Instant, interval, timeout};
 /// An unused connection is closed after this long: targets commonly close theirs after 60 s or more.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// How often it is looked which connections are not to be kept: a node that goes away waits for their end.
+const ROUND: Duration = Duration::from_secs(1);
+
 /// Unused connections kept for one tunnel by one way.
 const IDLE_PER_TUNNEL: usize = 256;
 
@@ -90,7 +93,7 @@ impl Pool {
         let pool = Self { parked: Arc::default(), shutdown: shutdown.clone() };
         let sweeper = pool.clone();
         shutdown.clone().spawn(async move {
-            let mut round = interval(IDLE / 2);
+            let mut round = interval(ROUND);
             loop {
                 tokio::select! {
                     // Nobody waits for connections that nobody uses.
@@ -192,10 +195,12 @@ impl Pool {
 impl Parked {
     fn sweep(&mut self, now: Instant) {
         self.http1.retain(|_, connections| {
-            connections.retain(|idle| !idle.connection.sender.is_closed() && now - idle.since < IDLE);
+            connections.retain(|Idle { connection: Http1 { sender, carrier, .. }, since }| {
+                !sender.is_closed() && now - *since < IDLE && !carrier.is_leaving()
+            });
             !connections.is_empty()
         });
-        self.http2.retain(|_, (connection, _)| !connection.is_closed());
+        self.http2.retain(|_, (connection, carrier)| !connection.is_closed() && !carrier.is_leaving());
     }
 
     fn clear(&mut self) {

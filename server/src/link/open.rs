@@ -70,6 +70,15 @@ impl Carrier {
         }
     }
 
+    /// Whether the next hop goes away: what is not in use ends now.
+    pub fn is_leaving(&self) -> bool {
+        match self {
+            // This node's own end comes later.
+            Self::Link(_) => false,
+            Self::Node(node, _) => node.is_leaving(),
+        }
+    }
+
     /// How long the next hop may show no life after something was asked of it.
     pub fn patience(&self) -> Duration {
         match self {

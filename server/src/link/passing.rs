@@ -33,6 +33,9 @@ pub struct Passing {
 /// A stream's header comes together with its opening.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A node that does not let itself be told of our end for this long is not told.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
+
 impl Passing {
     /// Passes streams to the links of `registry`. The scope `streams` gives those in progress their time to end, while
     /// `connections` still turns new ones away.
@@ -53,13 +56,22 @@ impl Passing {
     }
 
     async fn accept(self: Arc<Self>, connection: Connection, _place: Place) {
+        let mut was_told = false;
         loop {
-            match connection.accept_bi().await {
-                Ok((send, recv)) => {
-                    let passing = self.clone();
-                    self.streams.spawn(async move { passing.stream(send, recv).await }.in_current_span());
+            tokio::select! {
+                stream = connection.accept_bi() => match stream {
+                    Ok((send, recv)) => {
+                        let passing = self.clone();
+                        self.streams.spawn(async move { passing.stream(send, recv).await }.in_current_span());
+                    }
+                    Err(error) => {
+                        return tracing::debug!(%error, "a connection of a node that passes visitors on ended");
+                    }
+                },
+                () = self.streams.stopping(), if !was_told => {
+                    was_told = true;
+                    say_farewell(&connection).await;
                 }
-                Err(error) => return tracing::debug!(%error, "a connection of a node that passes visitors on ended"),
             }
         }
     }
@@ -109,5 +121,13 @@ impl Passing {
             }
         }
         Err(refusal)
+    }
+}
+
+/// Tells the other node to take its visitors elsewhere: a stream with nothing in it says so.
+async fn say_farewell(connection: &Connection) {
+    // Without room for it, the other node hears of it from its next stream.
+    if let Ok(Ok(mut stream)) = timeout(FAREWELL_TIMEOUT, connection.open_uni()).await {
+        let _ = stream.finish();
     }
 }

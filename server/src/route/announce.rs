@@ -37,8 +37,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// A client waits at most this long for its names to be known to other nodes.
 const ANNOUNCE: Duration = Duration::from_secs(2);
 
-/// One call to the store; longest and shortest wait until it is tried again.
+/// One call to the store, one that is of little use later, and the longest and shortest wait until one is tried again.
 const PATIENCE: Duration = Duration::from_secs(3);
+const HINT: Duration = Duration::from_millis(300);
 const RETRY_SHORTEST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
@@ -267,7 +268,7 @@ impl Inner {
         if stale.is_empty() {
             // An earlier life of this node may have left something. Whether this read is up to date matters little: whoever
             // finds such a route and uses it brings us here again.
-            let children = self.store.hint_list(&key).await.unwrap_or_default();
+            let children = self.store.within(HINT).hint_list(&key).await.unwrap_or_default();
             if wanted.is_some() && children.len() >= ROUTES && !self.make_room(hostname, &children).await {
                 tracing::warn!(%hostname, "as many nodes as are listed serve a hostname already; this one is not told of");
                 self.tell(hostname, None);

@@ -43,7 +43,7 @@ pub struct Relays {
 pub struct Sight {
     /// Time to the node and back, once measured.
     pub rtt: Option<Duration>,
-    /// There is reason to think that it is dead, and it has not shown life since.
+    /// It goes away, or there is reason to think that it is dead, and it has not shown life since.
     pub is_suspect: bool,
     /// For how long it has been out of reach.
     pub unreachable: Option<Duration>,
@@ -142,12 +142,12 @@ impl fmt::Debug for Relays {
     }
 }
 
-/// For connections that we open: the other side opens no streams on them.
+/// For connections that we open. The other side opens one stream on them at most, with nothing in it, when it goes away.
 fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
         .max_idle_timeout(Some(IdleTimeout::try_from(SILENCE).expect("6 s is far below the bound of 2^62 ms")))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(INITIAL_RTT)

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 
@@ -34,6 +34,7 @@ pub struct Node {
     address: SocketAddr,
     status: watch::Sender<Status>,
     seen: Mutex<Seen>,
+    wanted: Notify,
 }
 
 /// How a node's connection is.
@@ -60,6 +61,8 @@ struct Seen {
     doubted: Option<u64>,
     /// The last measured way there and back.
     rtt: Option<Duration>,
+    /// It said that it goes away.
+    leaving: bool,
 }
 
 /// How much had come from a node at one time: if it is still the same later, nothing came between.
@@ -97,7 +100,8 @@ impl Node {
         Self {
             address,
             status: watch::Sender::new(Status::Dialing { since: now }),
-            seen: Mutex::new(Seen { used: now, answered: None, doubted: None, rtt: None }),
+            seen: Mutex::new(Seen { used: now, answered: None, doubted: None, rtt: None, leaving: false }),
+            wanted: Notify::new(),
         }
     }
 
@@ -183,8 +187,17 @@ impl Node {
         is_silent
     }
 
-    /// Whether there is reason to think that it is dead, and it has not shown life since.
+    /// Whether it said that it goes away: streams in progress may still end.
+    pub fn is_leaving(&self) -> bool {
+        self.lock().leaving
+    }
+
+    /// Whether visitors should go elsewhere: it goes away, or there is reason to think that it is dead, and it has not shown
+    /// life since.
     pub fn is_suspect(&self) -> bool {
+        if self.is_leaving() {
+            return true;
+        }
         match &*self.status.borrow() {
             Status::Down { .. } => true,
             Status::Dialing { since } => since.elapsed() > FIRST_PATIENCE,
@@ -221,14 +234,29 @@ impl Node {
     /// Somebody is interested in it.
     pub(super) fn touch(&self) {
         self.lock().used = Instant::now();
+        if matches!(&*self.status.borrow(), Status::Down { .. }) {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// Waits until somebody wants to go there although it cannot be reached.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.lock().used.elapsed() >= IDLE
     }
 
+    pub(super) fn leaves(&self) {
+        self.lock().leaving = true;
+    }
+
     pub(super) fn set(&self, status: Status) {
-        self.lock().doubted = None;
+        {
+            let mut seen = self.lock();
+            (seen.doubted, seen.leaving) = (None, false);
+        }
         self.status.send_replace(status);
     }
 
