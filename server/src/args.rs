@@ -9,6 +9,10 @@ use crate::{
     dev, status, store,
 };
 
+mod ring;
+
+use ring::Ring;
+
 /// Specter's node. It publishes services that are behind NAT: clients keep links to it, visitors reach them through it.
 #[derive(FromArgs, Debug)]
 #[argh(
@@ -282,41 +286,6 @@ struct StoreCompact {
     json: bool,
 }
 
-/// Look at the cluster through a running node.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "ring", help_triggers("-h", "--help"))]
-struct Ring {
-    #[argh(subcommand)]
-    command: RingSubcommand,
-}
-
-#[derive(FromArgs, Debug)]
-#[argh(subcommand)]
-enum RingSubcommand {
-    Status(RingStatus),
-}
-
-/// Tell what a running node knows: the other nodes, the slots that it keeps, those with too few replicas first, round trips
-/// to the other nodes, and its links.
-#[derive(FromArgs, Debug)]
-#[argh(
-    subcommand,
-    name = "status",
-    help_triggers("-h", "--help"),
-    example = "{command_name} --data-dir /var/lib/specter"
-)]
-struct RingStatus {
-    /// the node's data directory
-    #[argh(option)]
-    data_dir: Option<PathBuf>,
-    /// the node's configuration file, which names its data directory
-    #[argh(option)]
-    config: Option<PathBuf>,
-    /// write one JSON object
-    #[argh(switch)]
-    json: bool,
-}
-
 /// What the program is asked to do.
 #[derive(Debug)]
 pub enum Command {
@@ -393,9 +362,7 @@ impl Command {
                 directory: init.cert_dir,
                 advertise: advertise(Stated::flag("--advertise", init.advertise))?,
             }),
-            Some(Subcommand::Ring(Ring { command: RingSubcommand::Status(status) })) => {
-                Ok(Self::RingStatus(status.task(variable)?))
-            }
+            Some(Subcommand::Ring(ring)) => Ok(Self::RingStatus(ring.task(variable)?)),
             Some(Subcommand::Store(Store { command })) => Ok(Self::Store(command.task())),
             Some(Subcommand::Pki(Pki { command: PkiSubcommand::Node(node) })) => Ok(Self::PkiNode {
                 directory: node.cert_dir,
@@ -430,22 +397,6 @@ impl Dev {
             expose: self.expose,
             log: log.map_or_else(|| Ok("warn".to_owned()), config::log)?,
         })
-    }
-}
-
-impl RingStatus {
-    fn task(self, variable: impl Fn(&str) -> Option<String>) -> Result<status::Task, ArgsError> {
-        let Self { data_dir, config, json } = self;
-        let file = match config.or_else(|| variable("SPECTER_CONFIG").map(PathBuf::from)) {
-            Some(path) if data_dir.is_none() => Layer::read(&path)?,
-            Some(_) | None => Layer::default(),
-        };
-        let flag = data_dir.map(|path| path.into_os_string().into_string().unwrap_or_default());
-        let stated = Layer { data_dir: flag.map(|text| Stated::flag("--data-dir", text)), ..Layer::default() };
-        let data_dir = stated.or(environment(variable)).or(file).data_dir.ok_or_else(|| {
-            ArgsError::Usage("the node's data directory is not given; name it with --data-dir or --config".to_owned())
-        })?;
-        Ok(status::Task { data_dir: data_dir.path(), json })
     }
 }
 
