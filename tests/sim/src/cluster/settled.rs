@@ -37,6 +37,11 @@ impl World {
         {
             return Some(format!("{} is {:?}", machine.name, machine.duty));
         }
+        // A node that is alone would otherwise be all there is to settle.
+        let waits = |machine: &&Machine| u64::from(machine.name.0) <= self.swarm.nodes && machine.boot == 0;
+        if let Some(machine) = self.machines.values().find(waits) {
+            return Some(format!("{} has not started yet", machine.name));
+        }
         let ring = self.ring();
         if let Some(name) = self.up().find(|machine| !is_in_ring(machine)).map(|machine| machine.name) {
             return Some(format!("{name} is no member of the ring"));
