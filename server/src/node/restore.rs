@@ -3,7 +3,7 @@
 //! The copies are of different moments, and whose slots are whose was settled among nodes that are gone. So no node goes on
 //! as the one that it was: the new node founds the cluster anew, with the newest that any copy has of each key, and fills
 //! the others that join it. A write that was acknowledged before the first copy was begun is on a majority of its key's
-//! replicas, so copies of all nodes but one (of three replicas) have it.
+//! replicas, so copies of all nodes but one have it, once each key has its three replicas.
 
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
 

@@ -64,9 +64,6 @@ pub enum CopyError {
 /// # Errors
 /// [`CopyError`]; nothing is there then.
 pub fn copy(from: &Path, to: &Path) -> Result<Report, CopyError> {
-    if !from.join(IDENTITY).exists() {
-        return Err(CopyError::Nothing { path: from.to_owned() });
-    }
     as_a_whole(to, |aside| copy_into(from, aside))
 }
 
@@ -93,6 +90,9 @@ pub fn as_a_whole<T, E: From<CopyError>>(to: &Path, make: impl FnOnce(&Path) -> 
 }
 
 fn copy_into(from: &Path, to: &Path) -> Result<Report, CopyError> {
+    if !from.join(IDENTITY).exists() {
+        return Err(CopyError::Nothing { path: from.to_owned() });
+    }
     let source = Folder::look(from);
     let target = Folder::open(to)?;
     let mut tries = 1;

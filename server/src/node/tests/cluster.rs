@@ -188,6 +188,7 @@ async fn a_cluster_that_is_lost_is_made_again_of_copies_of_all_nodes_but_one() {
     let credentials = credentials();
     let members = start_three(&credentials);
     put_all(&members).await;
+    directory::until("every node to keep every key", || members.iter().all(|member| member.held() == KEYS)).await;
     let parent = tempfile::tempdir().unwrap();
     let copies = ["second", "third"].map(|name| parent.path().join(name));
     for (member, copy) in members[1..].iter().zip(&copies) {
@@ -203,8 +204,8 @@ async fn a_cluster_that_is_lost_is_made_again_of_copies_of_all_nodes_but_one() {
     see_all(&first).await;
     store(&first.node).put(&name(0), "value 0", None).await.unwrap();
     let second = Member::start(&credentials[1], vec![first.address]);
-    see_all(&second).await;
     directory::until("the other node to be filled", || second.held() == KEYS).await;
+    see_all(&second).await;
     second.stop().await;
     first.stop().await;
 }
