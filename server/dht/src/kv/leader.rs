@@ -57,6 +57,8 @@ pub(crate) struct Flight {
     register: Arc<Register>,
     pub(crate) acks: Nodes,
     task: Task,
+    /// Whether the time of a lease begins anew with it. Kept apart from the task, which may be given up while it goes on.
+    starts_lease: bool,
     answer: Option<Answer>,
 }
 
@@ -269,7 +271,11 @@ impl Leader {
         self.seq = version.seq;
         self.audits.moves += 1;
         self.serving += usize::from(matches!(task, Task::Request { .. }));
-        let flight = Flight { version, register, acks: Nodes::default(), task, answer };
+        let starts_lease = match &task {
+            Task::Request { request, .. } => request.operation.starts_lease(),
+            Task::Refresh { .. } | Task::Bury | Task::Expire { .. } => false,
+        };
+        let flight = Flight { version, register, acks: Nodes::default(), task, starts_lease, answer };
         self.flights.insert(version.seq, key.clone());
         self.send_flight(context, key, &flight);
         self.work.entry(key.clone()).or_default().flight = Some(flight);
@@ -374,20 +380,18 @@ impl Leader {
     pub(crate) fn settle(&mut self, context: &mut Context<'_>, key: &Key) {
         let Some(work) = self.work.get_mut(key) else { return };
         let accepted = |flight: &mut Flight| self.roster.quorum(flight.acks, context.rules);
-        let Some(Flight { version, register, acks, task, answer }) = work.flight.take_if(accepted) else { return };
+        let Some(Flight { version, register, acks, task, starts_lease, answer }) = work.flight.take_if(accepted) else {
+            return;
+        };
         self.flights.remove(&version.seq);
         self.audits.moves += 1;
         if let Task::Refresh { size } = task {
             self.transfer.refreshing -= size;
         }
         let before = self.keys.get(key);
-        let restarts = match &task {
-            Task::Request { request, .. } => request.operation.starts_lease(),
-            Task::Refresh { .. } | Task::Bury | Task::Expire { .. } => false,
-        };
         let lease_until = match (register.lease(), before.and_then(|held| held.lease_until)) {
             (None, _) => None,
-            (Some(_), Some(until)) if !restarts => Some(until),
+            (Some(_), Some(until)) if !starts_lease => Some(until),
             (Some(lease), _) => Some(context.now + lease.ttl),
         };
         let by_client = matches!(task, Task::Request { .. });
