@@ -95,9 +95,9 @@ async fn when_a_node_stands_still_visitors_go_to_the_other_after_a_moment_and_th
     }
     println!("{times:?}");
     times.sort();
-    // Generous for a busy machine: a second of silence is what a visitor of a node without this waits.
-    assert!(times[times.len() - 1] < Duration::from_millis(900), "{times:?}");
-    assert!(times[times.len() / 2] < Duration::from_millis(100), "{times:?}");
+    // Generous for a busy machine: one visitor waits 150 ms, and the connection is given up after six seconds only.
+    assert!(times[times.len() - 1] < Duration::from_secs(2), "{times:?}");
+    assert!(times[times.len() / 2] < Duration::from_millis(500), "{times:?}");
 }
 
 #[tokio::test]
