@@ -399,9 +399,10 @@ mod tests {
     }
 
     fn serving(registry: &Registry, hostname: &str) -> Vec<LinkId> {
-        let Some(Serving { mut trusted, suspect, .. }) = registry.serving(&name(hostname)) else { return Vec::new() };
-        trusted.sort_by_key(|link| link.id());
-        trusted.iter().chain(&suspect).map(|link| link.id()).collect()
+        let Some(Serving { trusted, suspect, .. }) = registry.serving(&name(hostname)) else { return Vec::new() };
+        let mut ids: Vec<LinkId> = trusted.iter().chain(&suspect).map(|link| link.id()).collect();
+        ids.sort();
+        ids
     }
 
     #[tokio::test]
