@@ -193,7 +193,7 @@ async fn serve((link, connection): (Link, Connection)) {
                 let mut header = vec![0; codec::body_length(prefix, HEADER_BYTES)?];
                 receive.read_exact(&mut header).await?;
                 send.write_all(&[CONNECTED]).await?;
-                answer(tokio::io::join(receive, send)).await?;
+                answer(tokio::io::join(receive, send), &AtomicUsize::new(0)).await?;
                 Outcome::Ok(())
             };
             // A stream that the node resets is the end of a visit like any other.
