@@ -3,7 +3,7 @@
 
 An .ipk is a tar of two tars, for opkg (OpenWrt up to 24.10). An .apk is two streams of gzip, control and data, where the control part
 tells the digest of the data part and each file carries its own: the format that apk-tools reads since version 2 (OpenWrt from 25 on).
-Both are not signed. Standard library only; the same input makes the same bytes.
+Both are not signed. The same input makes the same bytes. zopfli writes what gzip reads, two hundredths smaller.
 """
 import gzip
 import hashlib
@@ -13,6 +13,8 @@ import pathlib
 import sys
 import tarfile
 import zlib
+
+import zopfli.gzip
 
 NAME = "specter-client"
 DESCRIPTION = "Publishes services behind NAT through Specter's nodes"
@@ -33,7 +35,7 @@ APK_NAMES = f'export root="${{IPKG_INSTROOT}}"\nexport pkgname="{NAME}"\n'
 
 
 def pack(data: bytes) -> bytes:
-    return gzip.compress(data, 9, mtime=0)
+    return zopfli.gzip.compress(data, numiterations=5)
 
 
 def entry(name: str, size: int, mode: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
@@ -81,7 +83,8 @@ def ipk(files: dict[str, tuple[bytes, int]], version: str, architecture: str) ->
             0o644,
         ),
     }
-    return pack(archive(parts, "./"))
+    # What is inside is compressed already.
+    return gzip.compress(archive(parts, "./"), 9, mtime=0)
 
 
 def apk(files: dict[str, tuple[bytes, int]], version: str, architecture: str) -> bytes:

@@ -12,6 +12,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1700000000)}
 export SOURCE_DATE_EPOCH
 umask 022
+python=${CROSS_HOME:-$PWD/target/cross-toolchain}/venv/bin/python
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
@@ -24,7 +25,7 @@ openwrt() { # PROGRAM TRIPLE ARCHITECTURE
     # What a new firmware takes over.
     install -d "$root/lib/upgrade/keep.d"
     echo /etc/specter/ >"$root/lib/upgrade/keep.d/specter-client"
-    python3 cross/package.py "$root" "$version" "$3" "target/cross/$2"
+    "$python" cross/package.py "$root" "$version" "$3" "target/cross/$2"
 }
 
 debian() { # NAME PROGRAM ARCHITECTURE OUT DESCRIPTION

@@ -134,7 +134,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         address,
         founds: found.nobody(),
         seeds: found.addresses,
-        tuning: Tuning::default(),
+        tuning: Tuning::with(config.sync),
     };
     let node = Node::open(opening, peers.clone(), arrivals, &peer_tasks)?;
     let (looking, stopping) = (seeds.keep_looking(node.handle(), node.neighbours()), peer_tasks.token());

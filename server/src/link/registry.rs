@@ -13,9 +13,9 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 /// Links of one identity on this node. More than any client needs, few enough that one key cannot fill the node.
 pub const LINKS_PER_CLIENT: usize = 8;

@@ -51,11 +51,13 @@ impl Sqlite {
         let failed = |source: std::io::Error| SnapshotError::Failed { path: path.to_owned(), source: source.into() };
         // SQLite gives its side files the mode of the main file.
         private().create(true).truncate(false).open(path).map_err(failed)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         let connection = Connection::open(path).map_err(|error| wrong(path, error))?;
         let mut snapshot = Self { path: path.to_owned(), connection };
         snapshot.prepare(identity).map_err(|error| snapshot.wrong(error))??;
+        // The new file is there, and the journal of its making is gone: SQLite goes on if it cannot make that durable, and a
+        // power cut would bring the journal back, with which the next start undoes what was written since.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(snapshot)
     }
 
@@ -105,7 +107,13 @@ impl Sqlite {
             // Before there is a table; it lets the file shrink.
             self.connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         }
-        self.connection.pragma_update(None, "journal_mode", "WAL")?;
+        // SQLite stays in its old mode without an error when it cannot change it, and in that one a commit is not durable.
+        let mode: String = self.connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        if mode != "wal" {
+            let source =
+                format!("SQLite cannot keep a write-ahead log beside it: the journal mode stays {mode}").into();
+            return Ok(Err(SnapshotError::Failed { path: self.path.clone(), source }));
+        }
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         // `commit` does it, so that the file is never longer than it must be.
         self.connection.pragma_update(None, "wal_autocheckpoint", 0)?;

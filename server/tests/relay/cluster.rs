@@ -168,6 +168,7 @@ impl Node {
             log_json: false,
             work_bits: 0,
             workers: 1,
+            sync: Default::default(),
             drain: Duration::from_secs(5),
         };
         let credentials = Credentials::from_directory(&self.certs).expect("credentials");

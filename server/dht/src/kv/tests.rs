@@ -134,6 +134,32 @@ fn a_ballot_grows_with_every_restart() {
 }
 
 #[test]
+fn a_lone_node_leads_at_once_and_one_of_several_waits_for_the_others() {
+    let mut node = Lone::founded();
+    node.input(Input::Timeout);
+    node.persist();
+    assert!(node.slot.leads().is_some());
+    let config = Config::founding([1, 2, 3].map(NodeId));
+    let mut one = Lone::new(vec![Entry::Config { config, chosen: true }]);
+    assert!(one.input(Input::Timeout) >= one.now + Settings::default().election);
+}
+
+#[test]
+fn a_lone_node_reads_after_a_restart_without_a_write() {
+    let mut node = Lone::founded();
+    node.elect();
+    node.ask(1, put(b"v"));
+    node.persist();
+    let mut again = Lone::new(node.log);
+    again.elect();
+    again.input(Input::ReadOnly(true));
+    let records = again.log.len();
+    again.ask(2, Operation::Get);
+    assert_eq!(again.replies, [(RequestId(2), Ok(Answer::Value(Some(b"v".to_vec()))))]);
+    assert_eq!(again.log.len(), records);
+}
+
+#[test]
 fn a_node_that_does_not_lead_names_the_members() {
     let mut node = Lone::founded();
     node.ask(1, Operation::Get);

@@ -1,3 +1,5 @@
+mod calls;
+
 use super::*;
 use crate::{snapshot::checkpoint, tests::NODE};
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt};

@@ -1,4 +1,4 @@
-//! Pure: what becomes of each packet in one direction, decided by a seed and the packet's number.
+//! What becomes of each packet in one direction, decided by a seed and the packet's number.
 
 use std::time::Duration;
 use tokio::time::Instant;
