@@ -2,13 +2,13 @@
 
 use crate::{Outcome, process::Process};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde::Deserialize;
 use std::{
-    fs,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use serde::Deserialize;
 use tokio::{process::Command, time::interval};
 
 /// How nodes are made.
@@ -79,6 +79,18 @@ pub struct Slot {
     pub under_replicated: bool,
     /// Whether its replicas are being changed.
     pub changing: bool,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |is: fn(&Slot) -> bool| self.slots.iter().filter(|slot| is(slot)).count();
+        let (few, changing) = (count(|slot| slot.under_replicated), count(|slot| slot.changing));
+        let (alive, members, slots) = (self.alive(), self.members.len(), self.slots.len());
+        write!(
+            f,
+            "{alive} of {members} others alive, {few} of {slots} slots with too few replicas, {changing} changing"
+        )
+    }
 }
 
 impl Status {
@@ -173,7 +185,14 @@ impl Nodes {
             fs::write(folder.join("again.toml"), settings.text(&others))?;
             let mut command = wrap.clone();
             command.push(plan.program.display().to_string());
-            nodes.push(Node { address: *address, name: format!("node-{index}"), folder, program: plan.program.to_owned(), command, process: None });
+            nodes.push(Node {
+                address: *address,
+                name: format!("node-{index}"),
+                folder,
+                program: plan.program.to_owned(),
+                command,
+                process: None,
+            });
         }
         let authority_file = certificates(0).join("gateway-ca.crt");
         let authority = CertificateDer::from_pem_file(&authority_file)?;
@@ -208,7 +227,8 @@ impl Nodes {
                     break;
                 }
                 if start.elapsed() > limit {
-                    return Err(format!("{} is not {what} after {limit:?}: {said:?}", node.name).into());
+                    let said = said.map_or_else(|error| error.to_string(), |status| status.to_string());
+                    return Err(format!("{} is not {what} after {limit:?}: {said}", node.name).into());
                 }
                 pace.tick().await;
             }
@@ -375,7 +395,8 @@ impl Settings<'_> {
     fn text(&self, join: &[String]) -> String {
         let Self { address, behind, folder, certificates, log } = self;
         // A node tells others the address that it listens on, unless that is any.
-        let udp = if behind.is_some() { SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()) } else { *address };
+        let udp =
+            if behind.is_some() { SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()) } else { *address };
         format!(
             "listen_tcp = [\"{address}\"]\nlisten_udp = [\"{udp}\"]\nlisten_http = [\"{}:0\"]\napex = [\"{APEX}\"]\n\
              advertise = \"{}\"\ndata_dir = {:?}\ncert_dir = {certificates:?}\njoin = {join:?}\nlog = {log:?}\n\

@@ -184,6 +184,8 @@ impl World {
 /// Serves visitors' streams for as long as the link lives.
 async fn serve((link, connection): (Link, Connection)) {
     let mut streams = JoinSet::new();
+    // Its end is that of the connection.
+    streams.spawn(async move { drop(link.live().await) });
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         while streams.try_join_next().is_some() {}
         streams.spawn(async move {
@@ -200,5 +202,4 @@ async fn serve((link, connection): (Link, Connection)) {
             drop(answered.await);
         });
     }
-    drop(link);
 }

@@ -38,8 +38,7 @@ pub(super) async fn run(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
         relays.push(UdpRelay::start(listen, node, seed, Conditions::default()).await?);
     }
     let scene = Scene::with(setting, nodes, |index| relays[index % relays.len()].address.port()).await?;
-    let load = scene.load(setting).await?;
-    load.forget();
+    let (load, calm) = scene.load(setting).await?;
 
     network.cut(split).await?;
     sleep(Duration::from_secs(setting.args.partition_s)).await;
@@ -52,6 +51,7 @@ pub(super) async fn run(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
     sleep(AFTER).await;
     let after = Seen::sum(&load.report());
     Ok(vec![
+        calm,
         Row::of(&format!("{count} nodes cut in two, visitors of the {split}"), &larger),
         Row::of(&format!("{count} nodes cut in two, visitors of the {}", count - split), &smaller),
         Row::of("mended", &after).recovered(served).note(&match whole {

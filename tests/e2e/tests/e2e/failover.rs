@@ -310,7 +310,8 @@ async fn with_two_nodes_gone_and_the_third_far_away_a_client_is_served() {
         scene.nodes.nodes[index].kill().await.expect("it runs");
     }
     scene.served("over a slow wire").await;
-    let load = Load::start(&[scene.nodes.nodes[0].address], &scene.hosts, &scene.nodes.authority, PACE).expect("visitors");
+    let load =
+        Load::start(&[scene.nodes.nodes[0].address], &scene.hosts, &scene.nodes.authority, PACE).expect("visitors");
     scene.visited(&load, 20).await;
 }
 
