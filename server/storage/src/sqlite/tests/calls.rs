@@ -63,12 +63,12 @@ fn expected(lsn: u64) -> Rows {
 
 fn write_down(path: &Path, after: u64, lsn: u64) -> Result<(), SnapshotError> {
     let steps: Vec<Step> = (after + 1..=lsn).flat_map(steps).collect();
-    let change = |step| match step {
+    let changes = steps.iter().map(|step| match step {
         Step::Row(slot, key, value) => put(*slot, key, value),
         Step::Remove(slot, key) => Change::Remove { slot: *slot, key },
         Step::Drop(slot) => Change::Drop { slot: *slot },
-    };
-    let changes: Vec<_> = steps.iter().map(change).collect();
+    });
+    let changes: Vec<_> = changes.collect();
     // As the node does: opened for each, since after a failure nothing else tells what the file holds.
     checkpoint(&mut Sqlite::open(path, &NODE)?, lsn, &changes).map(drop)
 }
