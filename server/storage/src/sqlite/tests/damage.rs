@@ -45,7 +45,9 @@ fn any_changed_bit_of_a_snapshot_is_told_or_changes_nothing() {
     let (mut told, mut same, mut wrong) = (0, 0, Vec::new());
     // Where there are only zeros, a few bits stand for all.
     let used = |at: usize| whole[at.saturating_sub(2)..whole.len().min(at + 3)].iter().any(|byte| *byte != 0);
-    for bit in (0..whole.len() * 8).filter(|bit| used(bit / 8) || bit % 1021 == 0) {
+    // All bits of what a page says of itself, and one of every other byte.
+    let chosen = |bit: usize| bit / 8 % 4096 < 16 || (used(bit / 8) && bit % 8 == bit / 8 % 8) || bit % 4093 == 0;
+    for bit in (0..whole.len() * 8).filter(|bit| chosen(*bit)) {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         match catch_unwind(|| opened(folder.path(), &bytes)) {
@@ -60,14 +62,14 @@ fn any_changed_bit_of_a_snapshot_is_told_or_changes_nothing() {
     }
     println!("{told} told, {same} harmless");
     assert!(wrong.is_empty(), "{} of {}: {:#?}", wrong.len(), told + same, &wrong[..wrong.len().min(20)]);
-    assert!(told > 1000, "{told}");
+    assert!(told > 700, "{told}");
 }
 
 #[test]
 fn bytes_that_nobody_wrote_are_no_snapshot_and_harm_nothing() {
     let (whole, held) = small();
     let folder = tempfile::tempdir().unwrap();
-    bolero::check!().with_iterations(400).for_each(|input: &[u8]| {
+    bolero::check!().with_iterations(100).for_each(|input: &[u8]| {
         // As they are, and in place of a part of a file.
         for start in [0, 100, 4096, 8192] {
             let mut bytes = whole.clone();
