@@ -9,6 +9,10 @@ use crate::{
     dev, status, store,
 };
 
+mod ring;
+
+use ring::Ring;
+
 /// Specter's node. It publishes services that are behind NAT: clients keep links to it, visitors reach them through it.
 #[derive(FromArgs, Debug)]
 #[argh(
@@ -104,6 +108,9 @@ struct Run {
     /// where the node keeps its store
     #[argh(option)]
     data_dir: Option<String>,
+    /// when a write is acknowledged: always (on the disk), or everysec (faster; a power cut takes the last second)
+    #[argh(option)]
+    sync: Option<String>,
     /// directory with the node's certificates, as `pki init` makes it
     #[argh(option)]
     cert_dir: Option<String>,
@@ -234,17 +241,22 @@ struct StoreBackup {
     json: bool,
 }
 
-/// Make a data directory of a backup. Only a node alone in its cluster starts on it; in a larger one, start on an empty
-/// directory instead: the other nodes fill it.
+/// Make a data directory of the backups of a cluster that is lost, for a new node that founds it anew. While a majority of
+/// its nodes lives, start on an empty directory instead: they fill it.
 #[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "restore", help_triggers("-h", "--help"), example = "{command_name} data --from backup")]
+#[argh(
+    subcommand,
+    name = "restore",
+    help_triggers("-h", "--help"),
+    example = "{command_name} data --from backup-of-node1 --from backup-of-node2"
+)]
 struct StoreRestore {
     /// directory to make, for the node's --data-dir
     #[argh(positional, arg_name = "dir")]
     data_dir: PathBuf,
-    /// directory made by `store backup`
+    /// directory made by `store backup`; one for each node, made at about the same time
     #[argh(option)]
-    from: PathBuf,
+    from: Vec<PathBuf>,
     /// write one JSON object
     #[argh(switch)]
     json: bool,
@@ -269,41 +281,6 @@ struct StoreCompact {
     /// the node's --data-dir; the node must be stopped
     #[argh(positional, arg_name = "dir")]
     data_dir: PathBuf,
-    /// write one JSON object
-    #[argh(switch)]
-    json: bool,
-}
-
-/// Look at the cluster through a running node.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "ring", help_triggers("-h", "--help"))]
-struct Ring {
-    #[argh(subcommand)]
-    command: RingSubcommand,
-}
-
-#[derive(FromArgs, Debug)]
-#[argh(subcommand)]
-enum RingSubcommand {
-    Status(RingStatus),
-}
-
-/// Tell what a running node knows: the other nodes, the slots that it keeps, those with too few replicas first, round trips
-/// to the other nodes, and its links.
-#[derive(FromArgs, Debug)]
-#[argh(
-    subcommand,
-    name = "status",
-    help_triggers("-h", "--help"),
-    example = "{command_name} --data-dir /var/lib/specter"
-)]
-struct RingStatus {
-    /// the node's data directory
-    #[argh(option)]
-    data_dir: Option<PathBuf>,
-    /// the node's configuration file, which names its data directory
-    #[argh(option)]
-    config: Option<PathBuf>,
     /// write one JSON object
     #[argh(switch)]
     json: bool,
@@ -385,9 +362,7 @@ impl Command {
                 directory: init.cert_dir,
                 advertise: advertise(Stated::flag("--advertise", init.advertise))?,
             }),
-            Some(Subcommand::Ring(Ring { command: RingSubcommand::Status(status) })) => {
-                Ok(Self::RingStatus(status.task(variable)?))
-            }
+            Some(Subcommand::Ring(ring)) => Ok(Self::RingStatus(ring.task(variable)?)),
             Some(Subcommand::Store(Store { command })) => Ok(Self::Store(command.task())),
             Some(Subcommand::Pki(Pki { command: PkiSubcommand::Node(node) })) => Ok(Self::PkiNode {
                 directory: node.cert_dir,
@@ -422,22 +397,6 @@ impl Dev {
             expose: self.expose,
             log: log.map_or_else(|| Ok("warn".to_owned()), config::log)?,
         })
-    }
-}
-
-impl RingStatus {
-    fn task(self, variable: impl Fn(&str) -> Option<String>) -> Result<status::Task, ArgsError> {
-        let Self { data_dir, config, json } = self;
-        let file = match config.or_else(|| variable("SPECTER_CONFIG").map(PathBuf::from)) {
-            Some(path) if data_dir.is_none() => Layer::read(&path)?,
-            Some(_) | None => Layer::default(),
-        };
-        let flag = data_dir.map(|path| path.into_os_string().into_string().unwrap_or_default());
-        let stated = Layer { data_dir: flag.map(|text| Stated::flag("--data-dir", text)), ..Layer::default() };
-        let data_dir = stated.or(environment(variable)).or(file).data_dir.ok_or_else(|| {
-            ArgsError::Usage("the node's data directory is not given; name it with --data-dir or --config".to_owned())
-        })?;
-        Ok(status::Task { data_dir: data_dir.path(), json })
     }
 }
 
@@ -479,6 +438,7 @@ impl Run {
             listen_http: many("--listen-http", self.listen_http),
             join: many("--join", self.join),
             data_dir: one("--data-dir", self.data_dir),
+            sync: one("--sync", self.sync),
             cert_dir: one("--cert-dir", self.cert_dir),
             cert_env: switch("--cert-env", self.cert_env),
             apex: many("--apex", self.apex),
@@ -503,6 +463,7 @@ fn environment(variable: impl Fn(&str) -> Option<String>) -> Layer {
         listen_http: many("SPECTER_LISTEN_HTTP"),
         join: many("SPECTER_JOIN"),
         data_dir: one("SPECTER_DATA_DIR"),
+        sync: one("SPECTER_SYNC"),
         cert_dir: one("SPECTER_CERT_DIR"),
         cert_env: one("SPECTER_CERT_ENV"),
         apex: many("SPECTER_APEX"),

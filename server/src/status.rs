@@ -4,6 +4,7 @@
 //! object. It reads nothing, so there is nothing to send it that could harm.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     io::{self, Read, Write},
@@ -24,7 +25,7 @@ use tracing::{debug, warn};
 
 use crate::{
     link::registry::{Link, Registry},
-    node::{self, Handle, RingStatus, Standing},
+    node::{self, Handle, RingStatus, SlotStatus, Standing},
     shutdown::Shutdown,
     transport::peers::Peers,
 };
@@ -239,9 +240,8 @@ fn describe(status: &Status) -> String {
     let changing = ring.slots.iter().filter(|slot| slot.changing).count();
     let unled = ring.slots.iter().filter(|slot| slot.leader.is_none()).count();
     let led = ring.slots.iter().filter(|slot| slot.leader.as_ref() == Some(&ring.node)).count();
-    for slot in short_of.clone() {
-        let members: Vec<&str> = slot.members.iter().map(|member| short(member)).collect();
-        line(format_args!("slot {} has too few replicas: {}", slot.slot, members.join(" ")));
+    for (slots, members) in by_members(short_of.clone()) {
+        line(format_args!("too few replicas, on {members} alone: slots {slots}"));
     }
     line(format_args!(
         "slots: {} of {} kept here, {led} led, {} with too few replicas, {changing} changing, {unled} without a leader",
@@ -274,6 +274,23 @@ fn describe(status: &Status) -> String {
     text
 }
 
+/// Slots that the same nodes keep, in one line: `0-4 7`, and the nodes.
+fn by_members<'a>(slots: impl Iterator<Item = &'a SlotStatus>) -> BTreeMap<String, String> {
+    let mut ranges: BTreeMap<Vec<&str>, Vec<(u16, u16)>> = BTreeMap::new();
+    for slot in slots {
+        let ranges = ranges.entry(slot.members.iter().map(|member| short(member)).collect()).or_default();
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(slot.slot) => *last = slot.slot,
+            Some(_) | None => ranges.push((slot.slot, slot.slot)),
+        }
+    }
+    let range = |(first, last): &(u16, u16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let line = |(members, ranges): (Vec<&str>, Vec<_>)| {
+        (ranges.iter().map(range).collect::<Vec<_>>().join(" "), members.join(" "))
+    };
+    ranges.into_iter().map(line).collect()
+}
+
 /// Enough of a name to tell nodes and clients apart, as the log has it.
 fn short(name: &str) -> &str {
     name.get(..16).unwrap_or(name)
@@ -286,7 +303,7 @@ fn in_ms(rtt_us: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Member, SlotStatus};
+    use crate::node::Member;
 
     fn status() -> Status {
         let slot = |slot, under_replicated| SlotStatus {
@@ -319,10 +336,26 @@ mod tests {
         let text = describe(&status());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "node aa at 127.0.0.1:1 is a member of the ring");
-        assert_eq!(lines[1], "slot 7 has too few replicas: aa bb");
+        assert_eq!(lines[1], "too few replicas, on aa bb alone: slots 7");
         assert_eq!(lines[2], "slots: 2 of 8 kept here, 2 led, 1 with too few replicas, 0 changing, 0 without a leader");
         assert_eq!(lines[4], "  bb at 127.0.0.1:2 silent, round trip 1.042 ms");
         assert_eq!(lines[6], "  cc at 127.0.0.1:2, 2 tunnels, suspect, round trip 0.007 ms");
+    }
+
+    #[test]
+    fn slots_with_the_same_members_are_told_together() {
+        let slot = |slot, members: &[&str]| SlotStatus {
+            slot,
+            leader: None,
+            members: members.iter().map(|member| (*member).to_owned()).collect(),
+            under_replicated: true,
+            changing: false,
+        };
+        let slots = [slot(1, &["a"]), slot(2, &["a"]), slot(3, &["a", "b"]), slot(4, &["a"]), slot(u16::MAX, &["a"])];
+        let told: Vec<_> = by_members(slots.iter()).into_iter().collect();
+        let expected =
+            [("1-2 4 65535", "a"), ("3", "a b")].map(|(slots, members)| (slots.to_owned(), members.to_owned()));
+        assert_eq!(told, expected);
     }
 
     #[test]

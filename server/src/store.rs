@@ -5,7 +5,10 @@ use std::{
     path::PathBuf,
 };
 
-use crate::node::offline::{self, OfflineError, Summary};
+use crate::node::{
+    offline::{self, OfflineError, Summary},
+    restore,
+};
 
 /// One command.
 #[derive(Debug)]
@@ -30,10 +33,10 @@ pub enum Action {
         /// Where to.
         out: PathBuf,
     },
-    /// Make it of a copy.
+    /// Make it of copies.
     Restore {
-        /// The copy.
-        from: PathBuf,
+        /// The copies, each of another node of one cluster.
+        from: Vec<PathBuf>,
     },
     /// Print what is in it.
     Export,
@@ -78,12 +81,12 @@ fn follow(task: &Task, out: &mut impl Write) -> Result<(), StoreError> {
         }
         Action::Backup { out: copy } => tell(&offline::copy(data_dir, copy)?, "Made", copy, *json, out)?,
         Action::Restore { from } => {
-            tell(&offline::copy(from, data_dir)?, "Made", data_dir, *json, out)?;
+            tell(&restore::restore(from, data_dir)?, "Made", data_dir, *json, out)?;
             if !json {
                 writeln!(
                     out,
-                    "A node alone in its cluster can start on it. In a larger cluster start on an empty directory: the other \
-                     nodes fill it."
+                    "Start one node on it without --join: it is a new node that holds everything. Then start the others on empty \
+                     directories and let them --join it. Never do so while other nodes of this cluster still run."
                 )?;
             }
         }
@@ -135,9 +138,9 @@ mod tests {
 
         let checked = printed(&data, false, Action::Check).expect("a whole directory");
         assert!(checked.starts_with("Nothing is wrong") && checked.contains("1 registers"), "{checked}");
-        let told = printed(&restored, false, Action::Restore { from: backup.clone() }).expect("restored");
-        assert!(told.contains("alone in its cluster"), "{told}");
-        let refused = printed(&restored, false, Action::Restore { from: backup }).expect_err("it is there");
+        let told = printed(&restored, false, Action::Restore { from: vec![backup.clone()] }).expect("restored");
+        assert!(told.contains("without --join"), "{told}");
+        let refused = printed(&restored, false, Action::Restore { from: vec![backup] }).expect_err("it is there");
         assert!(refused.to_string().contains("is not empty"), "{refused}");
         let compacted = printed(&restored, true, Action::Compact).expect("compacted");
         assert!(compacted.contains(r#""records":0,"#) && compacted.contains(r#""registers":1}"#), "{compacted}");

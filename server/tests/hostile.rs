@@ -6,7 +6,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use specter_server::{
-    config::{Advertise, Config, CredentialsSource},
+    config::{Advertise, Config, CredentialsSource, SyncPolicy},
     identity::{Credentials, pki, provider},
     run::{self, Running},
     shutdown::Shutdown,
@@ -58,6 +58,7 @@ impl Node {
             listen_udp: any.clone(),
             listen_http: any,
             data_dir: folder.path().join("node"),
+            sync: SyncPolicy::default(),
             credentials: CredentialsSource::Directory(certs.clone()),
             apexes: vec![Hostname::parse("localhost").expect("a name")],
             certificates: Vec::new(),

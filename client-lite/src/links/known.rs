@@ -31,7 +31,7 @@ pub(super) struct Place {
     pub(super) rtt: Option<(Duration, Instant)>,
     pub(super) backoff: Backoff,
     not_before: Instant,
-    /// Until when the node is left alone because it was going away.
+    /// Until when it is left alone, unless there is no link: the node was going away, or never was seen.
     avoided_until: Option<Instant>,
     /// Whether the node is new, or comes back, and has probably fewer links than others.
     pub(super) fresh: bool,
@@ -160,8 +160,13 @@ impl Known {
     /// A link to an address failed or ended. `open` says whether others live: then what never works is forgotten.
     pub(super) fn failed(&mut self, now: Instant, address: SocketAddr, random: &mut Random, open: bool) {
         let Some(place) = self.get_mut(address) else { return };
-        place.not_before = now + place.backoff.delay(random.next());
+        let delay = place.backoff.delay(random.next());
+        place.not_before = now + delay;
         place.fresh = true;
+        if open && !place.reached {
+            // Perhaps a family of addresses that does not work here. It is not worth much while there are links.
+            place.avoided_until = Some(now + delay * STRANGE);
+        }
         if open && !place.listed && place.backoff.failures() >= FORGET {
             self.places.retain(|place| place.address != address);
         }
@@ -241,6 +246,9 @@ const LISTED: usize = 16;
 
 /// Failures in a row after which an address is forgotten that the apex does not lead to.
 const FORGET: u32 = 8;
+
+/// How many times longer an address waits that never answered, while there are links.
+const STRANGE: u32 = 16;
 
 /// After this time a distance counts as unknown again.
 const STALE: Duration = Duration::from_secs(6 * 3600);

@@ -182,6 +182,21 @@ fn an_address_that_is_silent_costs_a_moment() {
 }
 
 #[test]
+fn an_address_that_never_answers_is_seldom_tried_while_there_is_a_link() {
+    let mut world = World::new(3, &[20, 20]);
+    world.down = [address(2)].into();
+    world.pass(60 * MINUTE);
+    let before = world.dials();
+    world.pass(60 * MINUTE);
+    assert!((5..40).contains(&(world.dials() - before)), "{}", world.dials() - before);
+    world.kill(address(1));
+    world.pass(MINUTE);
+    world.down.remove(&address(2));
+    world.pass(MINUTE);
+    assert_eq!(world.linked(), [address(2)].into());
+}
+
+#[test]
 fn a_lost_link_is_replaced_at_once_by_a_node_that_has_none() {
     let mut world = World::new(3, &[20; 4]);
     world.pass(Duration::from_secs(1));

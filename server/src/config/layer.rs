@@ -24,6 +24,8 @@ pub struct Layer {
     pub join: Option<Vec<Stated>>,
     /// Where the store is.
     pub data_dir: Option<Stated>,
+    /// When a write is on the disk.
+    pub sync: Option<Stated>,
     /// Where the certificates are.
     pub cert_dir: Option<Stated>,
     /// Whether the certificates are in the environment.
@@ -57,6 +59,7 @@ impl Layer {
             listen_http: self.listen_http.or(other.listen_http),
             join: self.join.or(other.join),
             data_dir: self.data_dir.or(other.data_dir),
+            sync: self.sync.or(other.sync),
             // So do the two sources of certificates.
             cert_dir: if self.cert_env.is_none() { self.cert_dir.or(other.cert_dir) } else { self.cert_dir },
             cert_env: self.cert_env.or(other.cert_env),

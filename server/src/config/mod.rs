@@ -33,6 +33,8 @@ pub struct Config {
     pub listen_http: Vec<SocketAddr>,
     /// Where the store is.
     pub data_dir: PathBuf,
+    /// When a write is on the disk.
+    pub sync: SyncPolicy,
     /// Where the node's credentials are.
     pub credentials: CredentialsSource,
     /// Domains under which tunnels live, at least one.
@@ -50,6 +52,16 @@ pub struct Config {
     pub drain: Duration,
     /// Threads of the runtime; 0 means as many as there are cores.
     pub workers: usize,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SyncPolicy {
+    /// When it is on the disk.
+    #[default]
+    Always,
+    /// When the system has it, which writes it to the disk within a second.
+    EverySecond,
 }
 
 /// A host and port.
@@ -112,6 +124,7 @@ impl Config {
             listen_http: layer.listen_http.map_or_else(|| Ok(vec![defaults::LISTEN_HTTP]), addresses)?,
             join,
             data_dir: data_dir.path(),
+            sync: layer.sync.map_or(Ok(SyncPolicy::default()), sync)?,
             credentials: credentials(layer.cert_dir, layer.cert_env)?,
             apexes,
             certificates: layer.certificates.iter().map(CertificateLayer::paths).collect(),
@@ -274,6 +287,14 @@ fn boolean(stated: Stated) -> Result<bool, ConfigError> {
         "1" | "true" => Ok(true),
         "0" | "false" => Ok(false),
         _ => Err(stated.wrong("is neither true nor false")),
+    }
+}
+
+fn sync(stated: Stated) -> Result<SyncPolicy, ConfigError> {
+    match stated.text.as_str() {
+        "always" => Ok(SyncPolicy::Always),
+        "everysec" => Ok(SyncPolicy::EverySecond),
+        _ => Err(stated.wrong("is neither always nor everysec")),
     }
 }
 

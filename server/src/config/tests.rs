@@ -24,6 +24,7 @@ fn three_values_are_enough_and_the_rest_has_defaults() {
     let config = Config::check(flags()).unwrap();
     assert_eq!(config.advertise.to_string(), "example.com:443");
     assert_eq!(config.listen_tcp, config.listen_udp);
+    assert_eq!(config.sync, SyncPolicy::Always);
     assert_eq!(config.listen_http, ["0.0.0.0:80".parse().unwrap()]);
     assert_eq!((config.work_bits, config.workers, config.log.as_str(), config.log_json), (18, 0, "info", false));
 }
@@ -36,6 +37,7 @@ fn a_file_sets_everything_and_its_paths_are_relative_to_it() {
         listen_udp = ["0.0.0.0:9443"]
         listen_http = []
         data_dir = "data"
+        sync = "everysec"
         cert_dir = "/cert"
         apex = ["Example.COM.", "example.net"]
         log = "specter_server=debug,warn"
@@ -53,6 +55,7 @@ fn a_file_sets_everything_and_its_paths_are_relative_to_it() {
     assert_eq!(config.listen_udp, ["0.0.0.0:9443".parse().unwrap()]);
     assert!(config.listen_http.is_empty());
     assert_eq!(config.data_dir, Path::new("/etc/specter/data"));
+    assert_eq!(config.sync, SyncPolicy::EverySecond);
     assert_eq!(config.credentials, CredentialsSource::Directory("/cert".into()));
     assert_eq!(config.apexes[0].as_str(), "example.com");
     assert_eq!(config.certificates[0].key, Path::new("/etc/specter/a.key"));
@@ -99,6 +102,7 @@ fn a_value_that_is_not_understood_names_its_place_and_the_way_out() {
         ("advertise = \"[example.com]:1\"", "/etc/specter/server.toml line 1, advertise"),
         ("advertise = \"a_b:1\"", "/etc/specter/server.toml line 1, advertise"),
         ("log = \"inof\"", "/etc/specter/server.toml line 1, log: `inof` is no log filter"),
+        ("sync = \"no\"", "/etc/specter/server.toml line 1, sync: `no` is neither always nor everysec"),
         ("work_bits = 25", "/etc/specter/server.toml line 1, work_bits: `25`"),
         ("workers = -1", "/etc/specter/server.toml line 1, workers: `-1`"),
     ] {

@@ -20,7 +20,7 @@ use members::{Member, Members, Plan};
 use specter_wire::name::Hostname;
 
 use crate::{
-    config::{Advertise, Config, CredentialsSource},
+    config::{Advertise, Config, CredentialsSource, SyncPolicy},
     run::Running,
     serve::{self, ServeError, serve},
     shutdown::Shutdown,
@@ -92,6 +92,7 @@ pub fn dev(options: &Options) -> Result<(), DevError> {
         join: Vec::new(),
         listen_http: loopback(options.http_port, "--http-port", Transport::Tcp)?,
         data_dir: folder.node(),
+        sync: SyncPolicy::default(),
         credentials: CredentialsSource::Directory(folder.certificates()),
         apexes: vec![Hostname::parse(APEX).map_err(|_| DevError::Apex)?],
         certificates: Vec::new(),

@@ -1,8 +1,7 @@
 //! Pure: how much a client may ask. It is never refused, only answered later, and nobody else waits for it.
 
 use super::session::Step;
-use std::time::Duration;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Names that a client may ask about at once: it starts with 1,024 tunnels, loses its links and starts again, and no request
 /// waits.

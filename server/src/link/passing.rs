@@ -68,7 +68,7 @@ impl Passing {
                         return tracing::debug!(%error, "a connection of a node that passes visitors on ended");
                     }
                 },
-                () = self.streams.stopping(), if !was_told => {
+                () = self.streams.draining(), if !was_told => {
                     was_told = true;
                     say_farewell(&connection).await;
                 }

@@ -13,9 +13,9 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 /// Links of one identity on this node. More than any client needs, few enough that one key cannot fill the node.
 pub const LINKS_PER_CLIENT: usize = 8;
@@ -327,6 +327,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::{identity, transport::endpoint};
+    use futures_util::FutureExt as _;
     use quinn::crypto::rustls::QuicClientConfig;
     use rustls_pki_types::PrivateKeyDer;
     use std::net::SocketAddr;
@@ -398,9 +399,10 @@ mod tests {
     }
 
     fn serving(registry: &Registry, hostname: &str) -> Vec<LinkId> {
-        let Some(Serving { mut trusted, suspect, .. }) = registry.serving(&name(hostname)) else { return Vec::new() };
-        trusted.sort_by_key(|link| link.id());
-        trusted.iter().chain(&suspect).map(|link| link.id()).collect()
+        let Some(Serving { trusted, suspect, .. }) = registry.serving(&name(hostname)) else { return Vec::new() };
+        let mut ids: Vec<LinkId> = trusted.iter().chain(&suspect).map(|link| link.id()).collect();
+        ids.sort();
+        ids
     }
 
     #[tokio::test]
@@ -447,6 +449,8 @@ mod tests {
             assert_eq!(registry.publish(link.id(), &name("shared"), tunnel(link.id().0 + 1)), Ok(true));
         }
         assert_eq!(registry.publish(one.id(), &name("alone"), tunnel(1)), Ok(true));
+        // The newer link made the older one suspect.
+        one.trust();
         assert_eq!(serving(&registry, "shared"), [one.id(), two.id()]);
         registry.leave(one.id());
         assert_eq!(serving(&registry, "shared"), [two.id()]);
@@ -454,6 +458,43 @@ mod tests {
         registry.withdraw(&name("shared"));
         assert!(serving(&registry, "shared").is_empty());
         assert_eq!(registry.lock().links.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn visitors_take_turns_over_trusted_links_and_suspect_ones_are_last() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let mut links = Vec::new();
+        for instance in 0..4 {
+            let Entered { link, .. } = loopback.enter(&registry, ANN, instance).await.expect("entered");
+            assert_eq!(registry.publish(link.id(), &name("a"), tunnel(1)), Ok(true));
+            links.push(link);
+        }
+        let [one, two, three, four] = [0, 1, 2, 3].map(|index: usize| links[index].id());
+        links[1..].iter().for_each(|link| link.trust());
+        let ids = |links: &[Arc<Link>]| links.iter().map(|link| link.id()).collect::<Vec<_>>();
+        let orders: Vec<_> =
+            (0..3).map(|_| registry.serving(&name("a")).map(|serving| ids(&serving.trusted))).collect();
+        assert_eq!(orders, [[two, three, four], [three, four, two], [four, two, three]].map(|ids| Some(ids.to_vec())));
+        links[3].doubt();
+        assert_eq!(registry.serving(&name("a")).map(|serving| ids(&serving.suspect)), Some(vec![four, one]));
+    }
+
+    #[tokio::test]
+    async fn what_is_served_in_another_way_is_noted() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let one = loopback.enter(&registry, ANN, 1).await.expect("entered").link;
+        let two = loopback.enter(&registry, ANN, 2).await.expect("entered").link;
+        let noted = || registry.changes().take().now_or_never().map_or(0, |names| names.len());
+        assert_eq!(registry.publish(one.id(), &name("a"), tunnel(1)), Ok(true));
+        assert_eq!(noted(), 1);
+        assert_eq!(registry.publish(two.id(), &name("a"), tunnel(1)), Ok(true));
+        assert_eq!(noted(), 0, "the same again");
+        registry.leave(one.id());
+        assert_eq!(noted(), 0, "it is served as before");
+        assert_eq!(registry.publish(two.id(), &name("a"), tunnel(2)), Ok(true));
+        assert_eq!(noted(), 1);
+        registry.leave(two.id());
+        assert_eq!(noted(), 1);
     }
 
     #[tokio::test]

@@ -56,6 +56,8 @@ pub(super) struct Core<D: Disk<File: Send> + Send + 'static> {
     /// Records that the log has; kept, since a full disk takes none of them.
     pub(super) in_flight: Option<Submission>,
     pub(super) disk: Health,
+    /// The disk is full, and so is what was kept in reserve.
+    pub(super) has_no_reserve: bool,
     pub(super) wake: specter_dht::Instant,
     pub(super) left: Option<oneshot::Sender<()>>,
     pub(super) stopping: Option<Instant>,
@@ -65,6 +67,7 @@ pub(super) struct Core<D: Disk<File: Send> + Send + 'static> {
 pub(super) struct Submission {
     entries: Vec<OwnedEntry>,
     last: u64,
+    need: Need,
 }
 
 impl<D: Disk<File: Send> + Send + 'static> Core<D> {
@@ -225,28 +228,37 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
     }
 
     /// Hands what was appended to the log, unless that has not answered yet: what comes meanwhile shares the next sync.
+    ///
+    /// On a full disk nothing is accepted any more, so that what comes is small and cannot wait: promises, members. It goes
+    /// into the reserve, behind what was accepted before.
     fn submit(&mut self) {
-        if self.records.is_empty() || self.in_flight.is_some() || self.disk != Health::Open {
+        let need = match self.disk {
+            Health::Open => Need::Ordinary,
+            Health::Full if !self.has_no_reserve => Need::Essential,
+            Health::Full | Health::Failed => return,
+        };
+        if self.records.is_empty() || self.in_flight.is_some() {
             return;
         }
         let entries = std::mem::take(&mut self.records);
         let mailbox = self.mailbox.clone();
-        if self.writer.submit(entries.clone(), Need::Ordinary, move |outcome| mailbox.written(outcome)).is_err() {
+        if self.writer.submit(entries.clone(), need, move |outcome| mailbox.written(outcome)).is_err() {
             error!("the log takes no records although none wait");
             self.note_health(Health::Failed);
         }
-        self.in_flight = Some(Submission { entries, last: self.position });
+        self.in_flight = Some(Submission { entries, last: self.position, need });
     }
 
     /// The log has answered.
     fn written(&mut self, outcome: Result<u64, AppendError>) {
-        let Some(Submission { mut entries, last }) = self.in_flight.take() else { return };
+        let Some(Submission { mut entries, last, need }) = self.in_flight.take() else { return };
         match outcome {
             Ok(_) => self.input(Input::Persisted { upto: last }),
             Err(AppendError::Full) => {
                 // They go again, before all others, when there is room.
                 entries.append(&mut self.records);
                 self.records = entries;
+                self.has_no_reserve = need == Need::Essential;
                 self.note_health(Health::Full);
             }
             Err(error) => {
@@ -268,6 +280,7 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
             Health::Failed => error!("the log has failed: this node keeps no writes and has no vote on new ones"),
         }
         self.disk = health;
+        self.has_no_reserve &= health != Health::Open;
         self.input(Input::ReadOnly(health != Health::Open));
     }
 

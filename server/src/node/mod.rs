@@ -9,7 +9,7 @@
 //! | `open` | starts the core on what the data directory holds |
 //! | `checkpoint` `changes` `rows` | what changed goes into the snapshot now and then, so that the log may forget it |
 //! | `status` | a picture of the ring and the slots, for people |
-//! | [`offline`] | looks at a data directory whose node does not run |
+//! | [`offline`] [`restore`] | looks at a data directory whose node does not run; makes one of copies |
 //!
 //! Every call takes effect at one instant between call and answer, and is on the disks of a majority of the key's replicas
 //! before it is answered. A node alone is a cluster of one.
@@ -27,6 +27,7 @@ mod mailbox;
 mod neighbours;
 pub mod offline;
 mod open;
+pub mod restore;
 mod rows;
 mod status;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use specter_storage::{
     disk::{Folder, FolderError},
     identity::{IDENTITY, Identity},
     inspect::{self, Report, record_to_json},
-    log::Failure,
+    log::{AppendError, Failure, Log},
     recover,
     settings::Settings,
 };
@@ -47,9 +47,29 @@ pub enum OfflineError {
     /// No copy.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// Nothing to make a directory of.
+    #[error("no copy is given; name those of all nodes of the cluster that there are, each with --from")]
+    NoCopy,
+    /// Copies of nodes that never were in one cluster.
+    #[error("{} is of another cluster than {}; give copies of nodes of one cluster", one.display(), other.display())]
+    OtherCluster {
+        /// The one.
+        one: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
+    /// A node that was not a member yet.
+    #[error("{} is of a node that was not a member of its cluster yet; leave it out", path.display())]
+    NoMember {
+        /// The copy.
+        path: PathBuf,
+    },
     /// The snapshot was not written.
     #[error("the log was not written down; nothing is lost, since it keeps everything until then")]
     Save(#[source] SaveError),
+    /// The records were not written.
+    #[error("the new data directory cannot be written; check its disk")]
+    Write(#[source] AppendError),
     /// The log was not shortened.
     #[error("the log cannot be closed; check the disk of the data directory")]
     Log(#[source] Failure),
@@ -118,7 +138,7 @@ pub fn export(data_dir: &Path) -> Result<impl Iterator<Item = Held>, OfflineErro
 /// Copies a data directory, of a running node too, into a new one, and reads the copy.
 ///
 /// # Errors
-/// [`OfflineError`]; what was copied so far is left.
+/// [`OfflineError`]; nothing is there then.
 pub fn copy(from: &Path, to: &Path) -> Result<Summary, OfflineError> {
     copy::copy(from, to)?;
     check(to)
@@ -135,18 +155,28 @@ pub fn compact(data_dir: &Path) -> Result<Summary, OfflineError> {
     let mut loaded = snapshot(data_dir, &folder)?;
     let place = place(data_dir, &folder)?;
     let opening = recover::Opening { identity: place.identity, settings: Settings::default(), random: draw()? };
-    let (mut log, recovered) =
+    let (log, recovered) =
         recover::open(folder, &opening, loaded.lsn, |record| loaded.replay(&record)).map_err(OpenError::from)?;
     loaded.check()?;
-    let Loaded { state, mut tracker, lsn, .. } = loaded;
-    let Gathered { rows, .. } = tracker.gather(state.terms, |slot| state.slots.get(&slot));
-    let job = Job { lsn: recovered.last_lsn, before: lsn..=lsn, rows };
-    let (saved, _) = save(&place, &job).map_err(OfflineError::Save)?;
-    log.forget(saved).and_then(|()| log.close()).map_err(OfflineError::Log)?;
+    write_down(log, loaded, recovered.last_lsn, &place)?;
     check(data_dir)
 }
 
-fn read(data_dir: &Path) -> Result<(Report, Loaded), OfflineError> {
+/// Writes what a log and a snapshot hold together into the snapshot, and closes the log without it.
+pub(super) fn write_down(
+    mut log: Log<Folder>,
+    loaded: Loaded,
+    last_lsn: u64,
+    place: &Place,
+) -> Result<(), OfflineError> {
+    let Loaded { state, mut tracker, lsn, .. } = loaded;
+    let Gathered { rows, .. } = tracker.gather(state.terms, |slot| state.slots.get(&slot));
+    let job = Job { lsn: last_lsn, before: lsn..=lsn, rows };
+    let (saved, _) = save(place, &job).map_err(OfflineError::Save)?;
+    log.forget(saved).and_then(|()| log.close()).map_err(OfflineError::Log)
+}
+
+pub(super) fn read(data_dir: &Path) -> Result<(Report, Loaded), OfflineError> {
     let folder = Folder::look(data_dir);
     let mut tries = 1;
     loop {

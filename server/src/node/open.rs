@@ -22,7 +22,7 @@ use specter_storage::{
     identity::Identity,
     log::Health,
     recover::{self, Recovered},
-    settings,
+    settings::{self, Policy},
     snapshot::{Snapshot as _, SnapshotError},
     sqlite::Sqlite,
     writer::Writer,
@@ -44,6 +44,7 @@ use super::{
     rows,
 };
 use crate::{
+    config::SyncPolicy,
     shutdown::Shutdown,
     transport::peers::{Arrival, Peers},
 };
@@ -119,8 +120,9 @@ pub enum OpenError {
     },
     /// Writes that the node acknowledged may be missing, and others counted on it.
     #[error(
-        "the data directory {} is a copy, or lost its last writes in a power cut, so this node must not vote as the one that \
-         it was; move it away and start the node again: it then starts anew and is filled by its peers (--join names one)",
+        "the data directory {} is a copy, or its node ended without being stopped and keeps records every second only \
+         (--sync everysec), so this node must not vote as the one that it was; move the directory away and start the node \
+         again: it then starts anew and is filled by its peers (--join names one)",
         path.display()
     )]
     Forgotten {
@@ -133,6 +135,18 @@ pub enum OpenError {
     /// No random bytes.
     #[error("the system gives no random bytes; wait until it has collected some, then start the node again")]
     Random,
+}
+
+impl Tuning {
+    /// The defaults, and when a record counts as kept.
+    #[must_use]
+    pub fn with(sync: SyncPolicy) -> Self {
+        let policy = match sync {
+            SyncPolicy::Always => Policy::Always,
+            SyncPolicy::EverySecond => Policy::EverySecond,
+        };
+        Self { log: settings::Settings { policy, ..settings::Settings::default() }, ..Self::default() }
+    }
 }
 
 impl Node {
@@ -216,6 +230,7 @@ impl Node {
             position: recovered.last_lsn,
             in_flight: None,
             disk: Health::Open,
+            has_no_reserve: false,
             wake: began,
             left: None,
             stopping: None,
@@ -266,7 +281,7 @@ pub(super) struct Loaded {
     /// What the snapshot holds.
     pub(super) lsn: u64,
     /// The first record that cannot be understood.
-    strange: Option<u64>,
+    pub(super) strange: Option<u64>,
 }
 
 impl Loaded {

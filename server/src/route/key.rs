@@ -96,18 +96,17 @@ pub(super) fn hostnames_of(client: ClientId) -> Key {
 mod tests {
     use super::*;
     use crate::node::limits::CHILD_BYTES;
+    use specter_wire::limits::HEADER_TIMEOUT_MS_MAX;
     use std::time::Duration;
 
     fn route(host: Option<&str>) -> Route {
         let tunnel = Tunnel {
             carries: Carries::Either,
             host: host.map(Into::into),
-            header_timeout: Duration::from_millis(link_limits::HEADER_TIMEOUT_MS_MAX.into()),
+            header_timeout: Duration::from_millis(HEADER_TIMEOUT_MS_MAX.into()),
         };
         Route { node: "[2001:db8::1]:65535".parse().expect("an address"), tunnel }
     }
-
-    use specter_wire::limits as link_limits;
 
     #[test]
     fn the_longest_route_fits_the_store_and_comes_back() {

@@ -16,6 +16,8 @@ mod key;
 mod pick;
 pub mod publish;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use crate::link::{
     open::{Carrier, LinkStream, Refusal, or_doubt, read_status},
@@ -34,7 +36,6 @@ use crate::{
 use pick::Candidate;
 use specter_wire::{error::ErrorCode, id::LinkId, name::Hostname, stream::StreamKind};
 use std::{
-    fmt,
     net::SocketAddr,
     sync::{
         Arc,
@@ -50,8 +51,6 @@ pub struct Router {
     registry: Arc<Registry>,
     relays: Arc<Relays>,
     table: Table,
-    /// This node, as others dial it.
-    node: SocketAddr,
     turn: AtomicUsize,
 }
 
@@ -70,7 +69,7 @@ impl Router {
         node: SocketAddr,
         shutdown: Shutdown,
     ) -> Self {
-        Self { registry, relays, table: Table::new(store, shutdown), node, turn: AtomicUsize::new(0) }
+        Self { registry, relays, table: Table::new(store, node, shutdown), turn: AtomicUsize::new(0) }
     }
 
     /// What is published under `hostname`.
@@ -134,7 +133,7 @@ impl Router {
         let (tunnel, trusted, suspect) = match (own, &known) {
             (Some(own), _) => (own.tunnel, own.trusted, own.suspect),
             (None, Some(known)) => {
-                let route = known.routes.iter().find(|route| route.node != self.node).ok_or_else(|| absent(known))?;
+                let route = known.routes.first().ok_or_else(|| absent(known))?;
                 (route.tunnel.clone(), Vec::new(), Vec::new())
             }
             (None, None) => return Err(Refusal(ErrorCode::NoLiveLink)),
@@ -156,19 +155,19 @@ impl Router {
 
     /// The other nodes that serve a name: those to try first, and those to try last.
     fn nodes(&self, hostname: &Hostname, known: &Known) -> (Vec<Way>, Vec<Way>) {
-        let (ours, others): (Vec<_>, Vec<_>) = known.routes.iter().partition(|route| route.node == self.node);
-        if !ours.is_empty() && self.registry.tunnel(hostname).is_none() {
+        if known.is_ours && self.registry.tunnel(hostname).is_none() {
             // An earlier life of this node, most likely.
             self.registry.changes().note(hostname);
         }
-        let candidates: Vec<Candidate> = others
+        let candidates: Vec<Candidate> = known
+            .routes
             .iter()
             .map(|route| Candidate { sight: self.relays.sight(route.node), missed: known.is_missed(route.node) })
             .collect();
         let (near, far) = pick::order(&candidates, self.turn.fetch_add(1, Ordering::Relaxed));
         let way = |index: &usize| {
             // From now on it is dialed and measured, so that it is there when it is needed.
-            let node = self.relays.node(others[*index].node)?;
+            let node = self.relays.node(known.routes[*index].node)?;
             Some(Way(Hop::Node { node, table: self.table.clone(), patient: false }))
         };
         (near.iter().take(WAYS).filter_map(way).collect(), far.iter().take(WAYS).filter_map(way).collect())
@@ -311,11 +310,5 @@ impl Way {
                 Some(Self(Hop::Node { node: node.clone(), table: table.clone(), patient: true }))
             }
         }
-    }
-}
-
-impl fmt::Debug for Router {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Router").field("node", &self.node).finish_non_exhaustive()
     }
 }

@@ -231,11 +231,7 @@ fn code(error: Error) -> ErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        identity::{Credentials, pki, tls},
-        node::tests::alone,
-    };
-    use std::time::SystemTime;
+    use crate::node::tests::alone;
 
     const ANN: ClientId = ClientId([1; 32]);
     const BOB: ClientId = ClientId([2; 32]);
@@ -244,13 +240,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let node = alone(folder.path());
         let tasks = Shutdown::new();
-        let certs = tempfile::tempdir().expect("folder");
-        pki::init(certs.path(), "localhost", SystemTime::now()).expect("certificates");
-        let credentials = Credentials::from_directory(certs.path()).expect("credentials");
-        let tls = Arc::new(tls::relay(&credentials).expect("TLS"));
-        let relays = Relays::new(Vec::new(), tls, tasks.clone()).expect("relays");
-        let node_address = SocketAddr::from(([127, 0, 0, 1], 1));
-        test(&Names::new(node.handle(), Arc::default(), relays, node_address, &tasks)).await;
+        let relays = super::super::tests::relays(&tasks);
+        test(&Names::new(node.handle(), Arc::default(), relays, SocketAddr::from(([127, 0, 0, 1], 1)), &tasks)).await;
         node.stop().await;
     }
 

@@ -33,7 +33,7 @@ use tokio::{
 };
 
 /// Names remembered. Each takes about 500 bytes.
-const NAMES: usize = 8_192;
+pub(super) const NAMES: usize = 8_192;
 
 /// Nodes that are listed for one name.
 pub(super) const ROUTES: usize = 16;
@@ -44,8 +44,9 @@ const FRESH: Duration = Duration::from_secs(5);
 /// How long it is used while a newer one is fetched.
 const USABLE: Duration = Duration::from_secs(300);
 
-/// How long an answer without routes is taken for the truth.
-const FRESH_NEGATIVE: Duration = Duration::from_millis(1_500);
+/// How long an answer without routes is taken for the truth, if somebody owns the name and if nobody does.
+const FRESH_WITHOUT_ROUTE: Duration = Duration::from_millis(300);
+const FRESH_UNKNOWN: Duration = Duration::from_millis(1_500);
 
 /// How soon after an answer it is asked again for a visitor who found no way with it.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -72,6 +73,8 @@ pub(super) struct Table(Arc<Inner>);
 
 struct Inner {
     store: Handle,
+    /// This one.
+    node: SocketAddr,
     known: Cache<Hostname, Arc<Known>>,
     look_ups: Semaphore,
     owned: Mutex<Budget>,
@@ -85,8 +88,10 @@ struct Inner {
 pub(super) struct Known {
     /// Whether anybody owns it.
     pub(super) is_registered: bool,
-    /// Nodes that have a link for it, at most [`ROUTES`].
+    /// Other nodes that have a link for it, at most [`ROUTES`].
     pub(super) routes: Vec<Route>,
+    /// This node is listed, too.
+    pub(super) is_ours: bool,
     learned: Instant,
     /// Nodes that said since that they have no link.
     missed: Mutex<Vec<(SocketAddr, Instant)>>,
@@ -95,7 +100,7 @@ pub(super) struct Known {
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("names", &self.0.known.len()).finish_non_exhaustive()
+        f.debug_struct("Table").field("names", &self.names()).finish_non_exhaustive()
     }
 }
 
@@ -107,7 +112,12 @@ impl Known {
     }
 
     fn is_fresh(&self) -> bool {
-        self.learned.elapsed() < if self.routes.is_empty() { FRESH_NEGATIVE } else { FRESH }
+        let span = match (self.is_registered, self.routes.is_empty()) {
+            (_, false) => FRESH,
+            (true, true) => FRESH_WITHOUT_ROUTE,
+            (false, true) => FRESH_UNKNOWN,
+        };
+        self.learned.elapsed() < span
     }
 
     fn is_usable(&self) -> bool {
@@ -116,10 +126,11 @@ impl Known {
 }
 
 impl Table {
-    pub(super) fn new(store: &Handle, shutdown: Shutdown) -> Self {
+    pub(super) fn new(store: &Handle, node: SocketAddr, shutdown: Shutdown) -> Self {
         let budget = |(most, per_second)| Mutex::new(Budget::new(most, per_second));
         Self(Arc::new(Inner {
             store: store.within(PATIENCE),
+            node,
             known: Cache::new(NAMES),
             look_ups: Semaphore::new(LOOK_UPS),
             owned: budget(OWNED),
@@ -127,6 +138,11 @@ impl Table {
             started: Instant::now(),
             shutdown,
         }))
+    }
+
+    /// Names remembered now.
+    pub(super) fn names(&self) -> usize {
+        self.0.known.len()
     }
 
     /// What is known of `hostname`.
@@ -191,7 +207,7 @@ impl Inner {
     /// Reads what the store has. What nodes said of an `older` answer still holds.
     async fn load(&self, hostname: &Hostname, older: Option<&Known>) -> Result<Arc<Known>, node::Error> {
         let Ok(_place) = self.look_ups.acquire().await else { return Err(node::Error::Unavailable) };
-        let mut routes = parsed(self.store.hint_list(&key::routes_of(hostname)).await?);
+        let (mut routes, mut is_ours) = self.parsed(self.store.hint_list(&key::routes_of(hostname)).await?);
         let mut is_registered = true;
         if routes.is_empty() {
             is_registered = self.store.hint_get(&key::hostname(hostname)).await?.is_some();
@@ -203,7 +219,7 @@ impl Inner {
                     is_registered = owner.is_some();
                 }
                 if is_registered && let Ok(children) = surely.set_list(&key::routes_of(hostname)).await {
-                    routes = parsed(children);
+                    (routes, is_ours) = self.parsed(children);
                 }
             }
         }
@@ -211,20 +227,24 @@ impl Inner {
         Ok(Arc::new(Known {
             is_registered,
             routes,
+            is_ours,
             learned: Instant::now(),
             missed: Mutex::new(missed.unwrap_or_default()),
             is_refreshed: AtomicBool::new(false),
         }))
     }
-}
 
-/// The routes among some children: one a node, no more than [`ROUTES`].
-fn parsed(children: Vec<Vec<u8>>) -> Vec<Route> {
-    let mut routes: Vec<Route> = Vec::new();
-    for route in children.iter().filter_map(|child| Route::from_bytes(child)) {
-        if routes.len() < ROUTES && routes.iter().all(|known| known.node != route.node) {
-            routes.push(route);
+    /// The routes to other nodes among some children, one a node, no more than [`ROUTES`]; and whether one is to this node.
+    fn parsed(&self, children: Vec<Vec<u8>>) -> (Vec<Route>, bool) {
+        let mut routes: Vec<Route> = Vec::new();
+        let mut is_ours = false;
+        for route in children.iter().filter_map(|child| Route::from_bytes(child)) {
+            if route.node == self.node {
+                is_ours = true;
+            } else if routes.len() < ROUTES && routes.iter().all(|known| known.node != route.node) {
+                routes.push(route);
+            }
         }
+        (routes, is_ours)
     }
-    routes
 }

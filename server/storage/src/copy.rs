@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 use thiserror::Error;
@@ -62,15 +62,38 @@ pub enum CopyError {
 /// may have forgotten.
 ///
 /// # Errors
-/// [`CopyError`]; what was copied so far is left.
+/// [`CopyError`]; nothing is there then.
 pub fn copy(from: &Path, to: &Path) -> Result<Report, CopyError> {
+    as_a_whole(to, |aside| copy_into(from, aside))
+}
+
+/// Makes a directory that is there only once it is whole: whatever ends the program in between, the same can be asked again.
+///
+/// # Errors
+/// [`CopyError`] if something is there already or the directory cannot be made; else what `make` says.
+pub fn as_a_whole<T, E: From<CopyError>>(to: &Path, make: impl FnOnce(&Path) -> Result<T, E>) -> Result<T, E> {
     if to.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(CopyError::NotEmpty { path: to.to_owned() });
+        return Err(CopyError::NotEmpty { path: to.to_owned() }.into());
     }
-    let source = Folder::look(from);
+    let failed = |source| CopyError::Disk { path: to.to_owned(), source };
+    let to = path::absolute(to).map_err(failed)?;
+    let name = to.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+    let parent = to.parent().unwrap_or(&to);
+    let aside = parent.join(format!(".{}.half-made", name.display()));
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error).into()),
+        Ok(()) | Err(_) => {}
+    }
+    let made = make(&aside)?;
+    fs::rename(&aside, &to).and_then(|()| fs::File::open(parent)?.sync_all()).map_err(failed)?;
+    Ok(made)
+}
+
+fn copy_into(from: &Path, to: &Path) -> Result<Report, CopyError> {
     if !from.join(IDENTITY).exists() {
         return Err(CopyError::Nothing { path: from.to_owned() });
     }
+    let source = Folder::look(from);
     let target = Folder::open(to)?;
     let mut tries = 1;
     loop {
@@ -131,7 +154,6 @@ fn snapshot_lsn(source: &Folder, target: &Folder) -> Result<u64, CopyError> {
         Err(error) => return Err(CopyError::Disk { path: source.path().join(IDENTITY), source: error }),
     };
     let mut snapshot = Sqlite::open(&target.path().join(SNAPSHOT), &owner)?;
-    snapshot.check()?;
     Ok(snapshot.load(&mut |_| ())?)
 }
 
@@ -201,6 +223,26 @@ mod tests {
             let last = answers.iter().take(49).last().unwrap();
             writer.forget(checkpoint(&mut snapshot, last, &[]).unwrap());
         }
+    }
+
+    #[test]
+    fn a_copy_that_was_broken_off_is_begun_anew() {
+        let parent = tempfile::tempdir().unwrap();
+        let to = parent.path().join("made");
+        let broken: Result<(), _> = as_a_whole(&to, |aside| {
+            fs::create_dir(aside).unwrap();
+            fs::write(aside.join("half"), "x").unwrap();
+            Err(CopyError::Nothing { path: aside.to_owned() })
+        });
+        broken.unwrap_err();
+        assert!(!to.exists(), "what is not whole is not there");
+        as_a_whole(&to, |aside| {
+            fs::create_dir(aside).unwrap();
+            Ok::<_, CopyError>(())
+        })
+        .unwrap();
+        assert_eq!(to.read_dir().unwrap().count(), 0);
+        assert_eq!(parent.path().read_dir().unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

@@ -152,8 +152,8 @@ pub(crate) struct Answer {
 }
 
 impl Node {
-    /// Starts the node, on the same ports as before if it ran.
-    pub(crate) async fn start(&mut self) {
+    /// Starts the node.
+    async fn start(&mut self) {
         let config = Config {
             advertise: Advertise { host: "localhost".to_owned(), port: 0 },
             listen_tcp: vec![self.tcp],
@@ -168,6 +168,7 @@ impl Node {
             log_json: false,
             work_bits: 0,
             workers: 1,
+            sync: Default::default(),
             drain: Duration::from_secs(5),
         };
         let credentials = Credentials::from_directory(&self.certs).expect("credentials");
@@ -218,6 +219,7 @@ pub(crate) struct Client {
     runtime: Option<Runtime>,
     pub(crate) host: String,
     events: mpsc::Receiver<Event>,
+    stop: CancellationToken,
 }
 
 impl Client {
@@ -225,13 +227,21 @@ impl Client {
     pub(crate) async fn start(config: PathBuf) -> Self {
         let runtime = multi_thread();
         let (sender, events) = mpsc::channel(1024);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
         runtime.spawn(async move {
-            let outcome = run_tunnel(TunnelOptions::new(config), sender, CancellationToken::new()).await;
-            panic!("the client ended: {outcome:?}");
+            run_tunnel(TunnelOptions::new(config), sender, stopped).await.expect("the client ends in order");
         });
-        let mut client = Self { runtime: Some(runtime), host: String::new(), events };
+        let mut client = Self { runtime: Some(runtime), host: String::new(), events, stop };
         client.host = client.published().await;
         client
+    }
+
+    /// Ends the client in order.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        let ended = async { while self.events.recv().await.is_some() {} };
+        soon("the client's end", ended).await;
     }
 
     /// The host of the next tunnel that is published.
@@ -263,7 +273,8 @@ impl Drop for Client {
 pub(crate) fn client_config(folder: &Path, name: &str, node: &Node, tunnels: &str) -> PathBuf {
     let path = folder.join(name);
     let port = node.tcp.port();
-    let text = format!("version: 2\napex: localhost:{port}\ncaFile: certs/gateway-ca.crt\ntunnels:\n{tunnels}");
+    let text =
+        format!("version: 2\napex: localhost:{port}\ncaFile: certs/gateway-ca.crt\nlinks: 1\ntunnels:\n{tunnels}");
     std::fs::write(&path, text).expect("written");
     path
 }

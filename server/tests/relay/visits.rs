@@ -95,38 +95,23 @@ async fn when_a_node_stands_still_visitors_go_to_the_other_after_a_moment_and_th
     }
     println!("{times:?}");
     times.sort();
-    // Generous for a busy machine: a second of silence is what a visitor of a node without this waits.
-    assert!(times[times.len() - 1] < Duration::from_millis(900), "{times:?}");
-    assert!(times[times.len() / 2] < Duration::from_millis(100), "{times:?}");
+    // Generous for a busy machine: one visitor waits 150 ms, and the connection is given up after six seconds only.
+    assert!(times[times.len() - 1] < Duration::from_secs(2), "{times:?}");
+    assert!(times[times.len() / 2] < Duration::from_millis(500), "{times:?}");
 }
 
 #[tokio::test]
-async fn a_killed_node_is_passed_by_and_its_old_routes_are_gone_when_it_is_back() {
-    let mut cluster = Cluster::start(3).await;
-    let (mut one, mut two) = twins(&cluster).await;
-    let host = one.host.clone();
-    for body in ["first", "second"] {
-        until(body, || cluster.get(2, &host), |answer| answer.body == body).await;
+async fn when_nobody_serves_a_name_any_more_visitors_are_told_so_and_soon() {
+    let cluster = Cluster::start(3).await;
+    let target = http_target("hello").await;
+    let config = cluster.client_config("client.yaml", 0, &format!("- target: http://{target}\n"));
+    let mut client = Client::start(config).await;
+    assert_eq!(cluster.get(2, &client.host).await.status, 200);
+    client.stop().await;
+    for node in 0..3 {
+        let gone = until("the end", || cluster.get(node, &client.host), |answer| answer.status == 503).await;
+        assert!(gone.took < Duration::from_secs(3), "{:?}", gone.took);
     }
-    cluster.nodes[0].kill();
-    for method in ["GET", "POST", "GET", "POST"] {
-        let answer = cluster.ask(2, &host, method).await;
-        assert_eq!((answer.status, answer.body.as_str()), (200, "second"), "{method}");
-        assert!(answer.took < Duration::from_millis(900), "{:?}", answer.took);
-    }
-    one.kill();
-    cluster.nodes[0].start().await;
-    // It has no link and an old route: whoever goes there is sent on, whatever may be repeated or not.
-    for node in [2, 0] {
-        for method in ["GET", "POST", "GET", "POST"] {
-            let answer = cluster.ask(node, &host, method).await;
-            assert_eq!((answer.status, answer.body.as_str()), (200, "second"), "{method} at node {node}");
-        }
-    }
-    two.kill();
-    // Nobody is left: visitors are told so, and soon.
-    let gone = until("the end of both", || cluster.get(2, &host), |answer| answer.status == 503).await;
-    assert!(gone.took < Duration::from_secs(3), "{:?}", gone.took);
 }
 
 #[tokio::test]
@@ -172,6 +157,8 @@ async fn a_tunnel_that_moved_to_another_node_is_found_there() {
 async fn invented_names_are_unknown_at_once_however_many() {
     let cluster = Cluster::start(2).await;
     let mut times = Vec::new();
+    // A node that has not joined yet cannot tell.
+    until("the store", || cluster.get(1, "invented.localhost"), |answer| answer.status == 404).await;
     for number in 0..200 {
         let answer = cluster.get(1, &format!("invented-{number}.localhost")).await;
         assert_eq!(answer.status, 404, "{answer:?}");

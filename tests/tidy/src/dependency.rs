@@ -3,14 +3,16 @@
 use crate::{Tree, Violation};
 
 /// Our own crates that a crate's manifest may name, by the folder of the crate.
-const CRATES: [(&str, &[&str]); 9] = [
+const CRATES: [(&str, &[&str]); 11] = [
     ("wire", &[]),
     ("server/dht", &["specter-wire"]),
     ("server/storage", &[]),
     ("client-lite", &["specter-wire"]),
     ("server", &["specter-wire", "specter-dht", "specter-storage", "client-lite"]),
+    ("tests/crash", &["specter-server"]),
     ("tests/e2e", &["specter-wire"]),
     ("tests/bench", &["specter-wire"]),
+    ("tests/cluster", &[]),
     ("tests/sim", &["specter-dht", "specter-storage"]),
     ("tests/tidy", &[]),
 ];

@@ -158,15 +158,22 @@ impl Slot {
             seq = 0;
         }
         let roster = Roster::new(&config);
-        let table = newest(now, &sources, &roster, self.rules);
+        // What the only member holds is chosen: nobody else's copy can come up later.
+        let confirmed = config.audience() == BTreeSet::from([self.me]) || !self.rules.keeps(Rule::RewriteRecovered);
+        let table = newest(now, &sources, &roster, confirmed);
         (self.failures, self.blocked_since) = (0, None);
         self.role = Role::Leader(Box::new(Leader::new(now, ballot, seq, config, roster, table)));
         self.lead_on(now, Leader::open);
     }
 }
 
-/// The newest value of each key and who holds it, none of it to be trusted yet.
-fn newest(now: Instant, sources: &[(&Registers, Vec<NodeId>)], roster: &Roster, rules: Rules) -> BTreeMap<Key, Held> {
+/// The newest value of each key and who holds it; unless it is confirmed, none of it is to be trusted yet.
+fn newest(
+    now: Instant,
+    sources: &[(&Registers, Vec<NodeId>)],
+    roster: &Roster,
+    confirmed: bool,
+) -> BTreeMap<Key, Held> {
     let mut table: BTreeMap<Key, Held> = BTreeMap::new();
     for (registers, nodes) in sources {
         let holders = roster.subset(nodes.iter().copied());
@@ -182,7 +189,7 @@ fn newest(now: Instant, sources: &[(&Registers, Vec<NodeId>)], roster: &Roster, 
             let held = Held {
                 version: *version,
                 register: Arc::clone(register),
-                confirmed: !rules.keeps(Rule::RewriteRecovered),
+                confirmed,
                 holders,
                 touched: now,
                 // A lease is never cut short: its whole time starts anew.

@@ -134,6 +134,32 @@ fn a_ballot_grows_with_every_restart() {
 }
 
 #[test]
+fn a_lone_node_leads_at_once_and_one_of_several_waits_for_the_others() {
+    let mut node = Lone::founded();
+    node.input(Input::Timeout);
+    node.persist();
+    assert!(node.slot.leads().is_some());
+    let config = Config::founding([1, 2, 3].map(NodeId));
+    let mut one = Lone::new(vec![Entry::Config { config, chosen: true }]);
+    assert!(one.input(Input::Timeout) >= one.now + Settings::default().election);
+}
+
+#[test]
+fn a_lone_node_reads_after_a_restart_without_a_write() {
+    let mut node = Lone::founded();
+    node.elect();
+    node.ask(1, put(b"v"));
+    node.persist();
+    let mut again = Lone::new(node.log);
+    again.elect();
+    again.input(Input::ReadOnly(true));
+    let records = again.log.len();
+    again.ask(2, Operation::Get);
+    assert_eq!(again.replies, [(RequestId(2), Ok(Answer::Value(Some(b"v".to_vec()))))]);
+    assert_eq!(again.log.len(), records);
+}
+
+#[test]
 fn a_node_that_does_not_lead_names_the_members() {
     let mut node = Lone::founded();
     node.ask(1, Operation::Get);
@@ -277,4 +303,39 @@ fn a_lease_ends_when_its_time_is_over() {
     assert!(matches!(answers[0], Ok(Answer::Granted(_))), "{answers:?}");
     assert_eq!(answers[1], Ok(Answer::Held));
     assert!(matches!(answers[2], Ok(Answer::Granted(_))), "{answers:?}");
+}
+
+#[test]
+fn a_renewal_that_a_full_disk_held_up_begins_the_time_of_its_lease_anew() {
+    let mut node = Lone::founded();
+    node.elect();
+    node.ask(1, acquire("a", 1));
+    node.persist();
+    let Some((_, Ok(Answer::Granted(token)))) = node.replies.pop() else { panic!("the lease is free") };
+    let begun = node.now;
+    let run = |node: &mut Lone, millis| {
+        while node.now.since(begun) < Duration::from_millis(millis) {
+            node.now = node.input(Input::Timeout).max(node.now);
+            node.input(Input::Timeout);
+        }
+    };
+    run(&mut node, 500);
+    node.ask(2, Operation::Renew { token });
+    node.input(Input::ReadOnly(true));
+    // A write that finds no room tells the leader.
+    let other = Request { key: b"j".to_vec(), op: op(2, 1), operation: put(b"v") };
+    node.input(Input::Request { id: RequestId(9), request: other });
+    run(&mut node, 800);
+    let told = node.replies.iter().find(|(id, _)| *id == RequestId(2)).cloned();
+    assert!(told.is_some_and(|(_, reply)| reply.is_err()), "nobody waits for it any more: {:?}", node.replies);
+    node.replies.clear();
+    node.input(Input::ReadOnly(false));
+    node.persist();
+    run(&mut node, 1300);
+    node.persist();
+    node.ask(2, Operation::Renew { token });
+    node.ask(3, acquire("b", 1));
+    node.persist();
+    let answer = |id| node.replies.iter().rfind(|(of, _)| *of == RequestId(id)).map(|(_, reply)| reply.clone());
+    assert_eq!((answer(2), answer(3)), (Some(Ok(Answer::Done)), Some(Ok(Answer::Held))));
 }

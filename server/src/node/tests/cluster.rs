@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use specter_wire::name::Hostname;
 
-use super::{super::offline, *};
+use super::{
+    super::{offline, restore},
+    *,
+};
 use crate::{
     acme::certs::Certificates,
     transport::{
@@ -23,7 +26,10 @@ struct Member {
 
 impl Member {
     fn start(credentials: &Credentials, seeds: Vec<SocketAddr>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_on(tempfile::tempdir().unwrap(), credentials, seeds)
+    }
+
+    fn start_on(folder: TempDir, credentials: &Credentials, seeds: Vec<SocketAddr>) -> Self {
         let apexes = vec![Hostname::parse("localhost").unwrap()];
         let certificates = Certificates::load(&[], credentials.gateway_ca.clone(), apexes).unwrap();
         let serve = tls::serve(credentials, Arc::new(certificates)).unwrap();
@@ -65,19 +71,27 @@ impl Member {
     }
 }
 
-fn three() -> [Member; 3] {
+/// Credentials of nodes of one cluster.
+fn credentials() -> [Credentials; 3] {
     let certs = tempfile::tempdir().unwrap();
     let authority = certs.path().join("0");
     pki::init(&authority, "localhost", SystemTime::now()).unwrap();
-    let credentials = |number: &str| {
+    ["1", "2", "3"].map(|number| {
         let out = certs.path().join(number);
         pki::node(&authority, &out, "localhost", SystemTime::now()).unwrap();
         Credentials::from_directory(&out).unwrap()
-    };
-    let first = Member::start(&credentials("1"), Vec::new());
+    })
+}
+
+fn three() -> [Member; 3] {
+    start_three(&credentials())
+}
+
+fn start_three([first, second, third]: &[Credentials; 3]) -> [Member; 3] {
+    let first = Member::start(first, Vec::new());
     let seeds = vec![first.address];
-    let second = Member::start(&credentials("2"), seeds.clone());
-    let third = Member::start(&credentials("3"), seeds);
+    let second = Member::start(second, seeds.clone());
+    let third = Member::start(third, seeds);
     [first, second, third]
 }
 
@@ -155,5 +169,43 @@ async fn every_node_tells_which_others_live() {
     second.stop().await;
     third.stop().await;
     directory::until("the third to be told of no more", || told(&first, &[])).await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_slots_nobody_takes_stops_when_its_patience_ends() {
+    let members = three();
+    put_all(&members).await;
+    let [first, second, third] = members;
+    second.stop().await;
+    third.stop().await;
+    assert!(!first.node.leave(Duration::from_secs(2)).await, "nobody has taken over");
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_is_lost_is_made_again_of_copies_of_all_nodes_but_one() {
+    let credentials = credentials();
+    let members = start_three(&credentials);
+    put_all(&members).await;
+    directory::until("every node to keep every key", || members.iter().all(|member| member.held() == KEYS)).await;
+    let parent = tempfile::tempdir().unwrap();
+    let copies = ["second", "third"].map(|name| parent.path().join(name));
+    for (member, copy) in members[1..].iter().zip(&copies) {
+        offline::copy(member.folder.path(), copy).unwrap();
+    }
+    for member in members {
+        member.stop().await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let json = restore::restore(&copies, folder.path()).unwrap().to_json();
+    assert!(json.contains(r#""may_have_forgotten":false"#) && json.contains(r#""records":0,"#), "{json}");
+    let first = Member::start_on(folder, &credentials[0], Vec::new());
+    see_all(&first).await;
+    store(&first.node).put(&name(0), "value 0", None).await.unwrap();
+    let second = Member::start(&credentials[1], vec![first.address]);
+    directory::until("the other node to be filled", || second.held() == KEYS).await;
+    see_all(&second).await;
+    second.stop().await;
     first.stop().await;
 }

@@ -79,7 +79,7 @@ async fn a_copy_is_not_taken_for_the_node_that_others_counted_on() {
     let seeds = vec![SocketAddr::from(([127, 0, 0, 1], 2))];
     let refused = start(Folder::open(&copy).unwrap(), &copy, seeds).unwrap_err();
     assert!(matches!(refused, OpenError::Forgotten { .. }), "{refused}");
-    assert!(refused.to_string().contains("move it away"), "{refused}");
+    assert!(refused.to_string().contains("move the directory away"), "{refused}");
     // Alone there is nobody who counted on it; from then on it is a directory like any other.
     alone(&copy).stop().await;
     let json = offline::check(&copy).unwrap().to_json();

@@ -9,8 +9,8 @@ use tokio::time::{sleep, timeout};
 /// A handshake must be done in this time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Longest wait between two attempts to reach a node; the first one is [`SHORTEST`], each later one twice as long. Some
-/// of it is left to chance.
+/// Waits between two attempts to reach a node: each twice as long as the one before, but no longer than the shortest while
+/// visitors want to go there. Some of it is left to chance.
 const LONGEST: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_millis(250);
 
@@ -67,7 +67,11 @@ impl Line {
                 return;
             }
             // A node that was only started anew answers at once.
-            sleep(jittered(wait)).await;
+            sleep(jittered(wait.min(SHORTEST))).await;
+            tokio::select! {
+                () = self.node.wanted() => {}
+                () = sleep(jittered(wait.saturating_sub(SHORTEST))) => {}
+            }
             wait = (wait * 2).clamp(SHORTEST, LONGEST);
         }
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 
@@ -34,6 +34,7 @@ pub struct Node {
     address: SocketAddr,
     status: watch::Sender<Status>,
     seen: Mutex<Seen>,
+    wanted: Notify,
 }
 
 /// How a node's connection is.
@@ -100,6 +101,7 @@ impl Node {
             address,
             status: watch::Sender::new(Status::Dialing { since: now }),
             seen: Mutex::new(Seen { used: now, answered: None, doubted: None, rtt: None, leaving: false }),
+            wanted: Notify::new(),
         }
     }
 
@@ -232,6 +234,14 @@ impl Node {
     /// Somebody is interested in it.
     pub(super) fn touch(&self) {
         self.lock().used = Instant::now();
+        if matches!(&*self.status.borrow(), Status::Down { .. }) {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// Waits until somebody wants to go there although it cannot be reached.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     pub(super) fn is_idle(&self) -> bool {
