@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(150);
 const FIRST_PATIENCE: Duration = Duration::from_millis(400);
 
 /// When there is nowhere else to go, a node has this long.
-const LAST_PATIENCE: Duration = Duration::from_secs(3);
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node that answered this lately is trusted with a request that must not be lost.
 const RECENT: Duration = Duration::from_millis(250);
