@@ -270,12 +270,20 @@ impl Way {
         }
     }
 
-    /// Whether a connection that was made earlier by this way may be used: not if the other end may be dead. A request that
-    /// `must_arrive` goes to another node only if that one has answered a moment ago: a new stream says whether it lives.
-    pub fn is_live(&self, must_arrive: bool) -> bool {
+    /// Whether a connection that was made earlier by this way may be used: not if the other end may be dead.
+    pub fn is_live(&self) -> bool {
         match &self.0 {
             Hop::Link(link) => !link.is_suspect(),
-            Hop::Node { node, .. } => !node.is_suspect() && (!must_arrive || node.answered_lately()),
+            Hop::Node { node, .. } => !node.is_suspect(),
+        }
+    }
+
+    /// Whether what must not be lost may be sent on such a connection. Another node is asked for a sign of life, as it is for
+    /// each new stream; for a link its own task looks after that.
+    pub async fn proves_life(&self) -> bool {
+        match &self.0 {
+            Hop::Link(_) => true,
+            Hop::Node { node, .. } => node.proves_life().await,
         }
     }
 
