@@ -449,6 +449,8 @@ mod tests {
             assert_eq!(registry.publish(link.id(), &name("shared"), tunnel(link.id().0 + 1)), Ok(true));
         }
         assert_eq!(registry.publish(one.id(), &name("alone"), tunnel(1)), Ok(true));
+        // The newer link made the older one suspect.
+        one.trust();
         assert_eq!(serving(&registry, "shared"), [one.id(), two.id()]);
         registry.leave(one.id());
         assert_eq!(serving(&registry, "shared"), [two.id()]);

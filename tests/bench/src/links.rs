@@ -1,7 +1,7 @@
 //! Clients that only hold a link: many in one process, speaking the wire protocol themselves.
 //!
-//! Each has a key, registers it on its link, and can publish one tunnel. Their links answer QUIC's keep-alive and
-//! nothing else.
+//! Each has a key, registers it on its link, and can publish one tunnel. Unless told to live, their links answer QUIC's
+//! keep-alive and nothing else.
 
 use crate::Outcome;
 use heapless::Vec as Batch;
@@ -175,12 +175,38 @@ impl Link {
     async fn ask<T>(&mut self, request: Request<'_>, wanted: impl FnOnce(&Reply<'_>) -> Option<T>) -> Outcome<T> {
         self.asked += 1;
         send(&mut self.send, &ClientFrame { id: self.asked, request }).await?;
+        loop {
+            let body = self.frame().await?;
+            let frame: NodeFrame<'_> = codec::decode(&body)?;
+            // What comes unasked has number 0.
+            if frame.id == self.asked {
+                return wanted(&frame.reply).ok_or_else(|| format!("the node replied {:?}", frame.reply).into());
+            }
+            self.pong(&frame.reply).await?;
+        }
+    }
+
+    /// Answers pings until the link ends.
+    pub(crate) async fn live(mut self) -> Outcome<()> {
+        loop {
+            let body = self.frame().await?;
+            self.pong(&codec::decode::<NodeFrame<'_>>(&body)?.reply).await?;
+        }
+    }
+
+    async fn pong(&mut self, reply: &Reply<'_>) -> Outcome<()> {
+        if let Reply::Ping { nonce } = reply {
+            send(&mut self.send, &ClientFrame { id: 0, request: Request::Pong { nonce: *nonce } }).await?;
+        }
+        Ok(())
+    }
+
+    async fn frame(&mut self) -> Outcome<Vec<u8>> {
         let mut prefix = [0; PREFIX_BYTES];
         self.receive.read_exact(&mut prefix).await?;
         let mut body = vec![0; codec::body_length(prefix, CONTROL_FRAME_BYTES)?];
         self.receive.read_exact(&mut body).await?;
-        let frame: NodeFrame<'_> = codec::decode(&body)?;
-        wanted(&frame.reply).ok_or_else(|| format!("the node replied {:?}", frame.reply).into())
+        Ok(body)
     }
 }
 

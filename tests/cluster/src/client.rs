@@ -65,14 +65,14 @@ impl Client {
         Ok(client)
     }
 
-    /// A second client of the same identity, with a copy of the file as it is now.
+    /// A second client of the same identity: its file is a copy of this one's as it is now, changed by `edit`.
     ///
     /// # Errors
     /// What it complained about.
-    pub async fn twin(&self, name: &str) -> Outcome<Self> {
+    pub async fn twin(&self, name: &str, edit: impl FnOnce(String) -> String) -> Outcome<Self> {
         let folder = self.folder.with_file_name(name);
         fs::create_dir_all(&folder)?;
-        fs::copy(self.config(), folder.join("client.yaml"))?;
+        fs::write(folder.join("client.yaml"), edit(fs::read_to_string(self.config())?))?;
         let mut twin = Self {
             name: name.to_owned(),
             hosts: Vec::new(),

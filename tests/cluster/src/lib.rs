@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`process`] | a program that runs: its lines, its log, its end |
 //! | [`nodes`] | several nodes with one authority that join each other |
+//! | [`network`] | network namespaces for nodes, which can be cut in two |
 //! | [`client`] | a client with its file |
 //! | [`target`] | a page that says which tunnel it was reached through |
 //! | [`visitor`] | one visitor: a connection, a request, what became of it |
@@ -14,6 +15,7 @@
 
 pub mod client;
 pub mod load;
+pub mod network;
 pub mod nodes;
 pub mod process;
 pub mod relay;

@@ -52,11 +52,16 @@ pub struct Seen {
     pub gap: Duration,
     /// When that began, since the report before, and which hostname it was.
     pub gap_at: (Duration, String),
+    /// Pages that were waited for longer than [`SLOW`].
+    pub slow: usize,
     /// Errors by what they said.
     pub errors: BTreeMap<String, usize>,
     /// Time of the first and the last error since the report before.
     pub between: Option<(Duration, Duration)>,
 }
+
+/// A wait that a person notices.
+pub const SLOW: Duration = Duration::from_millis(500);
 
 struct State {
     since: Instant,
@@ -137,6 +142,7 @@ impl Seen {
             sum.wrong += seen.wrong;
             sum.again += seen.again;
             sum.moved += seen.moved;
+            sum.slow += seen.slow;
             if seen.gap > sum.gap {
                 (sum.gap, sum.gap_at) = (seen.gap, seen.gap_at.clone());
             }
@@ -152,6 +158,7 @@ impl Seen {
     }
 
     fn waited(&mut self, gap: Duration, start: Instant, since: Instant, host: &str) {
+        self.slow += usize::from(gap > SLOW);
         if gap > self.gap {
             self.gap = gap;
             self.gap_at = (start.saturating_duration_since(since), host.to_owned());
@@ -201,7 +208,7 @@ impl Visitor {
         let path = format!("/{}/{turn}", self.number);
         let mut gateway = self.home;
         loop {
-            let miss = self.attempt(index, gateway, &path, turn % NEW == 0).await.err();
+            let miss = self.attempt(index, gateway, &path, turn.is_multiple_of(NEW)).await.err();
             let again = {
                 let mut state = lock(&self.state);
                 let since = state.since;

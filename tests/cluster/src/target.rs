@@ -1,7 +1,14 @@
 //! A page that says which tunnel it was reached through, so that a wrong answer shows.
 
 use crate::Outcome;
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -12,6 +19,7 @@ use tokio::{
 pub struct Target {
     /// Where it listens.
     pub address: SocketAddr,
+    requests: Arc<AtomicUsize>,
     _serving: JoinSet<()>,
 }
 
@@ -26,9 +34,14 @@ impl Target {
     pub async fn start() -> Outcome<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let mut serving = JoinSet::new();
-        serving.spawn(serve(listener));
-        Ok(Self { address, _serving: serving })
+        let (mut serving, requests) = (JoinSet::new(), Arc::default());
+        serving.spawn(serve(listener, Arc::clone(&requests)));
+        Ok(Self { address, requests, _serving: serving })
+    }
+
+    /// How many requests it has answered.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Lines of a client's file for a tunnel to it.
@@ -42,22 +55,23 @@ pub fn page(host: &str, path: &str) -> String {
     format!("{host} {path}\n")
 }
 
-async fn serve(listener: TcpListener) {
+async fn serve(listener: TcpListener, requests: Arc<AtomicUsize>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
         // Late small answers would be the target's fault, and are rare enough.
         let _ = stream.set_nodelay(true);
         // It ends with an error when the other side goes away, which is no concern of the target.
-        connections.spawn(async move { drop(answer(stream).await) });
+        let requests = requests.clone();
+        connections.spawn(async move { drop(answer(stream, &requests).await) });
     }
 }
 
-/// Answers requests of HTTP/1.1 until the other side ends.
+/// Answers requests of HTTP/1.1 until the other side ends, and counts them.
 ///
 /// # Errors
 /// What a read or a write failed with.
-pub async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+pub async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, requests: &AtomicUsize) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(1024);
     loop {
         let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
@@ -75,5 +89,6 @@ pub async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Resu
         let body = page(host, path);
         let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(text.as_bytes()).await?;
+        requests.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -22,18 +22,11 @@ const ALL_DOWN: Duration = Duration::from_secs(2);
 /// A node stands still for this long: longer than it takes to be declared dead.
 const STILL: Duration = Duration::from_secs(15);
 
-/// The row that shows what visitors see while nothing happens.
-fn calm(load: &cluster::load::Load) -> Row {
-    Row::of("nothing, for comparison", &Seen::sum(&load.report()))
-}
-
 /// SIGTERM of a node.
 pub(super) async fn stop(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
     let mut scene = Scene::start(setting, First::Spread).await?;
-    let load = scene.load(setting).await?;
-    load.forget();
-    sleep(WATCH).await;
-    let mut rows = vec![calm(&load)];
+    let (load, calm) = scene.load(setting).await?;
+    let mut rows = vec![calm];
     for index in [2, 0] {
         load.forget();
         let took = scene.nodes.nodes[index].stop().await;
@@ -54,8 +47,7 @@ pub(super) async fn stop(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
 /// SIGTERM and start of each node after the other.
 pub(super) async fn rolling(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
     let mut scene = Scene::start(setting, First::Spread).await?;
-    let load = scene.load(setting).await?;
-    load.forget();
+    let (load, calm) = scene.load(setting).await?;
     let mut longest = Duration::ZERO;
     for index in 0..scene.nodes.nodes.len() {
         let node = &mut scene.nodes.nodes[index];
@@ -66,14 +58,13 @@ pub(super) async fn rolling(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
     }
     sleep(WATCH).await;
     let row = Row::of("rolling restart of all nodes", &Seen::sum(&load.report()));
-    Ok(vec![row.note(&format!("the slowest stopped after {} ms", longest.as_millis()))])
+    Ok(vec![calm, row.note(&format!("the slowest stopped after {} ms", longest.as_millis()))])
 }
 
 /// SIGKILL of some nodes at once, and their return.
 pub(super) async fn kill(setting: &Setting<'_>, what: &str, victims: &[usize], first: First) -> Outcome<Vec<Row>> {
     let mut scene = Scene::start(setting, first).await?;
-    let load = scene.load(setting).await?;
-    load.forget();
+    let (load, calm) = scene.load(setting).await?;
     for index in victims {
         scene.nodes.nodes[*index].kill().await?;
     }
@@ -82,6 +73,7 @@ pub(super) async fn kill(setting: &Setting<'_>, what: &str, victims: &[usize], f
     let (lost, others): (Vec<_>, Vec<_>) = seen.iter().enumerate().partition(|(index, _)| victims.contains(index));
     let sum = |some: Vec<(usize, &Seen)>| Seen::sum(some.into_iter().map(|(_, seen)| seen));
     let mut rows = vec![
+        calm,
         Row::of(&format!("{what}, visitors elsewhere"), &sum(others)),
         Row::of(&format!("{what}, its own visitors"), &sum(lost)),
     ];
@@ -101,8 +93,7 @@ pub(super) async fn kill(setting: &Setting<'_>, what: &str, victims: &[usize], f
 /// A node stands still and goes on.
 pub(super) async fn freeze(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
     let scene = Scene::start(setting, First::Spread).await?;
-    let load = scene.load(setting).await?;
-    load.forget();
+    let (load, calm) = scene.load(setting).await?;
     let victim = 2;
     scene.nodes.nodes[victim].pause().await?;
     sleep(STILL).await;
@@ -113,6 +104,7 @@ pub(super) async fn freeze(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
     sleep(WATCH).await;
     let after = Seen::sum(&load.report());
     Ok(vec![
+        calm,
         Row::of("a node frozen for 15 s, visitors elsewhere", &others),
         Row::of("a frozen node goes on", &after).recovered(took),
     ])

@@ -184,6 +184,8 @@ impl World {
 /// Serves visitors' streams for as long as the link lives.
 async fn serve((link, connection): (Link, Connection)) {
     let mut streams = JoinSet::new();
+    // Its end is that of the connection.
+    streams.spawn(async move { drop(link.live().await) });
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         while streams.try_join_next().is_some() {}
         streams.spawn(async move {
@@ -193,12 +195,11 @@ async fn serve((link, connection): (Link, Connection)) {
                 let mut header = vec![0; codec::body_length(prefix, HEADER_BYTES)?];
                 receive.read_exact(&mut header).await?;
                 send.write_all(&[CONNECTED]).await?;
-                answer(tokio::io::join(receive, send)).await?;
+                answer(tokio::io::join(receive, send), &AtomicUsize::new(0)).await?;
                 Outcome::Ok(())
             };
             // A stream that the node resets is the end of a visit like any other.
             drop(answered.await);
         });
     }
-    drop(link);
 }

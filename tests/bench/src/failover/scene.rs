@@ -1,10 +1,10 @@
 //! Nodes, clients and visitors of one case.
 
-use super::Setting;
+use super::{Setting, table::Row};
 use crate::Outcome;
 use cluster::{
     client::{Client, Publish},
-    load::{Load, Pace, sweep},
+    load::{Load, Pace, Seen, sweep},
     nodes::{Nodes, Plan},
     target::Target,
 };
@@ -33,7 +33,10 @@ pub(super) struct Scene {
 pub(super) const SETTLE: Duration = Duration::from_secs(60);
 
 /// Time under load before anything is broken: caches are warm, and links to several nodes are up.
-const WARM_UP: Duration = Duration::from_secs(8);
+const WARM_UP: Duration = Duration::from_secs(6);
+
+/// What is seen in this time without any fault tells how busy the machine is with other things.
+const CALM: Duration = Duration::from_secs(5);
 
 impl Scene {
     /// Starts nodes and clients on loopback.
@@ -66,6 +69,10 @@ impl Scene {
         let scene = Self { nodes, clients, hosts, _target: target };
         let took = scene.sweep(SETTLE).await?;
         eprintln!("  all served at all gateways {} ms after the last client was ready", took.as_millis());
+        match scene.nodes.whole(SETTLE).await {
+            Ok(took) => eprintln!("  one ring, every slot with all its replicas, {} ms later", took.as_millis()),
+            Err(error) => eprintln!("  {error}"),
+        }
         Ok(scene)
     }
 
@@ -74,12 +81,15 @@ impl Scene {
         sweep(&self.nodes.addresses(), &self.hosts, &self.nodes.authority, limit).await
     }
 
-    /// Starts the visitors, and forgets what they saw at first.
-    pub(super) async fn load(&self, setting: &Setting<'_>) -> Outcome<Load> {
+    /// Starts the visitors, and tells what they see while nothing happens.
+    pub(super) async fn load(&self, setting: &Setting<'_>) -> Outcome<(Load, Row)> {
         let args = setting.args;
         let pace = Pace { visitors: args.visitors, every: Duration::from_millis(args.every_ms) };
         let load = Load::start(&self.nodes.addresses(), &self.hosts, &self.nodes.authority, pace)?;
         sleep(WARM_UP).await;
-        Ok(load)
+        load.forget();
+        sleep(CALM).await;
+        let calm = Row::of("nothing, for comparison", &Seen::sum(&load.report()));
+        Ok((load, calm))
     }
 }

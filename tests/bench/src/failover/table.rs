@@ -1,7 +1,7 @@
 //! What was seen, as a table that can be pasted.
 
 use crate::Outcome;
-use cluster::load::Seen;
+use cluster::load::{SLOW, Seen};
 use std::{fmt::Write as _, time::Duration};
 
 /// One line of the table.
@@ -78,17 +78,20 @@ pub(super) fn text(rows: &[Row]) -> String {
             let _ = writeln!(errors, "{}: {error}", row.event);
         }
         if let Some(seen) = &row.seen
-            && let Some((first, last)) = seen.between
+            && (seen.failed + seen.wrong > 0 || seen.gap > SLOW)
         {
             let (at, host) = &seen.gap_at;
             let _ = writeln!(
                 errors,
-                "{}: errors from {} ms to {} ms, the longest gap began at {} ms for {host}",
+                "{}: {} waits above {} ms, the longest from {} ms on for {host}",
                 row.event,
-                first.as_millis(),
-                last.as_millis(),
+                seen.slow,
+                SLOW.as_millis(),
                 at.as_millis()
             );
+            if let Some((first, last)) = seen.between {
+                let _ = writeln!(errors, "  errors from {} ms to {} ms", first.as_millis(), last.as_millis());
+            }
             for (error, count) in &seen.errors {
                 let _ = writeln!(errors, "  {count} x {error}");
             }
