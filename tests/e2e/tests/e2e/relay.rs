@@ -71,7 +71,7 @@ async fn when_a_node_is_killed_visitors_of_other_gateways_lose_nothing() {
     for arguments in [["-d", "body"].as_slice(), &[], &["--http2"], &["-d", "body"], &[], &["-d", "body"], &[]] {
         let start = Instant::now();
         let Some(answer) = get(&third, one.host(), "/", arguments).await else { return };
-        assert_eq!(answer.status, 200, "{arguments:?}: {answer:?}");
+        assert_eq!(answer.status, 200, "{arguments:?} after {times:?}: {answer:?}");
         times.push(start.elapsed());
     }
     println!("{times:?}");
