@@ -91,8 +91,8 @@ pub(crate) struct FailoverArgs {
     #[argh(option, default = "50")]
     pub(crate) tunnels: usize,
 
-    /// visitors at each gateway (default: 8)
-    #[argh(option, default = "8")]
+    /// visitors at each gateway (default: 5)
+    #[argh(option, default = "5")]
     pub(crate) visitors: usize,
 
     /// milliseconds between two requests of a visitor (default: 100)

@@ -1,6 +1,6 @@
 //! A steady load of visitors through every gateway: how many requests failed, and the longest time that one visitor waited.
 //!
-//! A visitor wants a page at a steady pace, one of all hostnames after the other, mostly on kept connections. It has all
+//! A visitor wants a page at a steady pace, one hostname of its share after the other, mostly on kept connections. It has all
 //! gateways' addresses, as a name with several has, and prefers its own: where nobody listens it goes on to the next. After
 //! an error it tries again until it is served, and what it waited from first wanting the page is its *gap*.
 
@@ -76,8 +76,8 @@ const ERRORS: usize = 64;
 /// After an error a visitor tries again this much later.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// One request in so many is that of a new visitor: a new connection.
-const NEW: usize = 8;
+/// One request in so many is that of a new visitor: a new connection. A prime, so that every hostname has its turn.
+const NEW: usize = 17;
 
 impl Load {
     /// Starts visitors of all gateways for all hostnames.
@@ -97,11 +97,15 @@ impl Load {
         let state = Arc::new(Mutex::new(state));
         let mut visitors = JoinSet::new();
         for number in 0..count {
+            // Each visitor of a gateway has its own part of the hostnames.
+            let part = number / gateways.len() % hosts.len().max(1);
+            let own: Vec<String> =
+                hosts.iter().skip(part).step_by(pace.visitors.min(hosts.len()).max(1)).cloned().collect();
             let visitor = Visitor {
                 number,
                 home: number % gateways.len(),
                 gateways: gateways.to_vec(),
-                hosts: hosts.to_vec(),
+                hosts: own,
                 browser: browser.clone(),
                 kept: HashMap::new(),
                 state: state.clone(),
@@ -193,9 +197,8 @@ impl Visitor {
         sleep(lag).await;
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Visitors of one gateway are apart in the list of hostnames, so that each hostname is asked for all the time.
-        let visitors = lock(&self.state).waiting.len().max(1);
-        for turn in self.number * self.hosts.len() / visitors.. {
+        // Visitors of different gateways are at different places of the list, so that each hostname is asked for all the time.
+        for turn in self.home * self.hosts.len() / self.gateways.len().. {
             ticks.tick().await;
             self.want(turn).await;
         }
