@@ -6,7 +6,7 @@ use crate::{
     gateway::Gateway,
     identity::{self, Credentials, tls::TlsError},
     link::{accept::Links, passing::Passing, registry::Registry},
-    node::{self, Node, Opening, Tuning},
+    node::{self, Handle, Key, Node, Opening, Tuning},
     route::{Router, publish::Names},
     shutdown::Shutdown,
     status,
@@ -28,7 +28,7 @@ use std::{
 use tokio::{
     net::lookup_host,
     sync::mpsc,
-    time::{Instant, interval, timeout},
+    time::{Instant, interval, sleep, timeout},
 };
 
 mod farewell;
@@ -86,6 +86,10 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long clients may take to open links to other nodes, when nothing is in progress on those that they have here.
 const MOVE: Duration = Duration::from_secs(2);
+
+/// Longest that a start waits for the store to answer look-ups, and of how many names: they lie all around the ring.
+const FOOTING: Duration = Duration::from_secs(5);
+const FOOTING_LOOK_UPS: usize = 16;
 
 /// How often it is seen whether all clients have moved.
 const LOOK: Duration = Duration::from_millis(50);
@@ -165,6 +169,7 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());
     let (seeing_off, stopping) = (farewell::see_off(gateway.clone(), node.neighbours()), peer_tasks.token());
     peer_tasks.spawn(async move { stopping.run_until_cancelled(seeing_off).await.unwrap_or(()) });
+    find_footing(&node.handle()).await;
     for listener in tcp {
         gateway.serve_tls(listener)?;
     }
@@ -183,6 +188,23 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         registry,
         drain: config.drain,
     })
+}
+
+/// Waits until names can be looked up. A node that has just started does not know yet who keeps what: visitors who connect
+/// already wait where nothing fails, and not for long, since a node that is cut off still serves the links that it has.
+async fn find_footing(store: &Handle) {
+    let store = store.within(FOOTING / 10);
+    let looked_up = async {
+        for number in 0..FOOTING_LOOK_UPS {
+            let key = Key::new(format!("/footing/{number}"));
+            while store.hint_get(&key).await.is_err() {
+                sleep(LOOK).await;
+            }
+        }
+    };
+    if timeout(FOOTING, looked_up).await.is_err() {
+        tracing::warn!("names cannot be looked up yet; visitors of clients that are linked here are served");
+    }
 }
 
 /// Where other nodes reach this one: the address that it listens on, or if that is any address, the one it advertises.

@@ -122,6 +122,7 @@ fn plan(folder: &TempDir) -> Plan<'_> {
 }
 
 #[tokio::test]
+#[ignore = "not yet so: see issue 6, rolling restart"]
 async fn nodes_restart_one_after_the_other_and_no_visitor_gets_an_error() {
     let mut scene = Scene::start(2).await;
     let load = scene.load();
