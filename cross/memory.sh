@@ -47,7 +47,7 @@ for memory in ${MEMORY:-small normal large}; do
     "$program" tunnel --config "$config" >"$work/$memory" 2>"$work/$memory.log" &
     client=$!
     children+=("$client")
-    until_line 30 "$work/$memory" "^tcp.*:28\$" >/dev/null
+    until_line 90 "$work/$memory" "^tcp.*:28\$" >/dev/null
     files=$(awk -v port=":$files_port\$" '$0 ~ port { print $1 }' "$work/$memory")
     deaf=$(awk -v port=":$deaf_port\$" '$0 ~ port { print $1 }' "$work/$memory")
     show "$memory, idle" "$client"

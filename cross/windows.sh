@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# windows.sh   runs the tests of targets on Windows, named pipes above all, under wine. QUIC does not run there: wine lacks the socket
-# options. Needs wine64 and gcc-mingw-w64-x86-64.
+# windows.sh [FILTER]   runs tests of the client, those of named pipes if nothing is said, as a Windows program under wine. QUIC does
+# not run there: wine lacks the socket options. Needs wine64 and gcc-mingw-w64-x86-64.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 home=${CROSS_HOME:-$PWD/target/cross-toolchain}
@@ -10,7 +10,7 @@ wine=$(command -v wine64 || echo /usr/lib/wine/wine64)
 
 export RUSTC="$home/bin/rustc" RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUSTFLAGS=-Clink-self-contained=no
-program=$(cargo test -Zbuild-std --target "$triple" -p client-lite --lib --no-run --message-format json |
+program=$(cargo test -Zbuild-std --target "$triple" -p client-lite --lib --no-run --message-format json-render-diagnostics |
     python3 -c '
 import json, sys
 made = (json.loads(line) for line in sys.stdin)
@@ -26,4 +26,4 @@ x86_64-w64-mingw32-gcc -shared -o target/cross/shim/bcryptprimitives.dll target/
 cp target/cross/shim/bcryptprimitives.dll "$(dirname "$program")/"
 
 export WINEPREFIX=$prefix WINEDEBUG=-all WINEDLLOVERRIDES="mscoree,mshtml="
-"$wine" "$program" "${1:-target::}"
+"$wine" "$program" "${1:-target::local}"

@@ -221,7 +221,13 @@ impl Running {
 
     async fn hand_over(&self) {
         // Without time for streams there is none for this: all nodes are stopped together.
-        if !self.drain.is_zero() && !self.node.leave(LEAVE).await {
+        if self.drain.is_zero() {
+            return;
+        }
+        let began = Instant::now();
+        if self.node.leave(LEAVE).await {
+            tracing::info!(elapsed_ms = began.elapsed().as_millis(), "no other node counts on this one any more");
+        } else {
             tracing::warn!("other nodes still count on this one; they go on without it as after a crash");
         }
     }
@@ -234,6 +240,7 @@ impl Running {
                 tracing::info!(dropped, "streams in progress were cut off");
             }
         }
+        tracing::info!(elapsed_ms = began.elapsed().as_millis(), "no stream is in progress any more");
     }
 
     /// Clients of a node alone have nowhere to go.

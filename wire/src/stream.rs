@@ -7,6 +7,7 @@
 //! A node that has no link itself sends the same on a stream to a node that has one ([`crate::version::ALPN_RELAY`]).
 //! That node says at once with [`PASSED_ON`] that a link took the stream, and joins the two: what comes behind that byte
 //! is the client's. Without a link it answers [`ErrorCode::NoLiveLink`]; it never passes a stream on to a third node.
+//! To a stream that ends without a header it answers with some byte: so it is asked whether it lives.
 
 use crate::{
     address::Address,

@@ -45,10 +45,14 @@ pub(super) async fn exchange(
     let mut failure = Failure::Refused(ErrorCode::NoLiveLink);
     while let Some(way) = search.next().await {
         let way = &way;
-        let mut may_reuse = way.is_live(spare.is_none());
+        let mut may_reuse = way.is_live();
         loop {
             let used = if may_reuse { pool.take(way, errand.hostname, errand.kind).await } else { None };
             let reused = used.is_some();
+            if reused && spare.is_none() && !way.proves_life().await {
+                failure = Failure::Refused(ErrorCode::NoLiveLink);
+                break;
+            }
             let connection = match used {
                 Some(connection) => connection,
                 None => match pool.open(way, errand.hostname, errand.kind, errand.visitor).await {

@@ -399,9 +399,10 @@ mod tests {
     }
 
     fn serving(registry: &Registry, hostname: &str) -> Vec<LinkId> {
-        let Some(Serving { mut trusted, suspect, .. }) = registry.serving(&name(hostname)) else { return Vec::new() };
-        trusted.sort_by_key(|link| link.id());
-        trusted.iter().chain(&suspect).map(|link| link.id()).collect()
+        let Some(Serving { trusted, suspect, .. }) = registry.serving(&name(hostname)) else { return Vec::new() };
+        let mut ids: Vec<LinkId> = trusted.iter().chain(&suspect).map(|link| link.id()).collect();
+        ids.sort();
+        ids
     }
 
     #[tokio::test]
@@ -448,6 +449,8 @@ mod tests {
             assert_eq!(registry.publish(link.id(), &name("shared"), tunnel(link.id().0 + 1)), Ok(true));
         }
         assert_eq!(registry.publish(one.id(), &name("alone"), tunnel(1)), Ok(true));
+        // The newer link made the older one suspect.
+        one.trust();
         assert_eq!(serving(&registry, "shared"), [one.id(), two.id()]);
         registry.leave(one.id());
         assert_eq!(serving(&registry, "shared"), [two.id()]);

@@ -60,6 +60,9 @@ pub const WAYS: usize = 5;
 /// A visitor of a tunnel with a link here does not wait longer for news of others, even if that link may be dead.
 const ASIDE: Duration = Duration::from_millis(200);
 
+/// Nor does one for whom all ways led nowhere, until the store tells of another: it may be out of reach for the same reason.
+const AGAIN: Duration = Duration::from_secs(1);
+
 impl Router {
     /// A router over the links of this node, which others dial at `node`, and those of other nodes, as the store knows them.
     pub fn new(
@@ -209,8 +212,9 @@ impl Search<'_> {
             match self.stage {
                 Stage::First => {
                     self.stage = Stage::Again;
-                    let found = self.router.ways(self.hostname, self.kind, true).await;
-                    let (_, mut ways) = found.unwrap_or_else(|_| (self.tunnel.clone(), Vec::new()));
+                    let again = self.router.ways(self.hostname, self.kind, true);
+                    let found = timeout(AGAIN, again).await.ok().and_then(Result::ok);
+                    let mut ways = found.map(|(_, ways)| ways).unwrap_or_default();
                     ways.retain(|way| self.tried.iter().all(|tried| tried.id() != way.id()));
                     self.ways = ways.into_iter();
                 }
@@ -266,12 +270,20 @@ impl Way {
         }
     }
 
-    /// Whether a connection that was made earlier by this way may be used: not if the other end may be dead. A request that
-    /// `must_arrive` goes to another node only if that one has answered a moment ago: a new stream says whether it lives.
-    pub fn is_live(&self, must_arrive: bool) -> bool {
+    /// Whether a connection that was made earlier by this way may be used: not if the other end may be dead.
+    pub fn is_live(&self) -> bool {
         match &self.0 {
             Hop::Link(link) => !link.is_suspect(),
-            Hop::Node { node, .. } => !node.is_suspect() && (!must_arrive || node.answered_lately()),
+            Hop::Node { node, .. } => !node.is_suspect(),
+        }
+    }
+
+    /// Whether what must not be lost may be sent on such a connection. Another node is asked for a sign of life, as it is for
+    /// each new stream; for a link its own task looks after that.
+    pub async fn proves_life(&self) -> bool {
+        match &self.0 {
+            Hop::Link(_) => true,
+            Hop::Node { node, .. } => node.proves_life().await,
         }
     }
 

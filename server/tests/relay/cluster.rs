@@ -273,7 +273,8 @@ impl Drop for Client {
 pub(crate) fn client_config(folder: &Path, name: &str, node: &Node, tunnels: &str) -> PathBuf {
     let path = folder.join(name);
     let port = node.tcp.port();
-    let text = format!("version: 2\napex: localhost:{port}\ncaFile: certs/gateway-ca.crt\ntunnels:\n{tunnels}");
+    let text =
+        format!("version: 2\napex: localhost:{port}\ncaFile: certs/gateway-ca.crt\nlinks: 1\ntunnels:\n{tunnels}");
     std::fs::write(&path, text).expect("written");
     path
 }

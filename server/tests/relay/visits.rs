@@ -95,9 +95,9 @@ async fn when_a_node_stands_still_visitors_go_to_the_other_after_a_moment_and_th
     }
     println!("{times:?}");
     times.sort();
-    // Generous for a busy machine: a second of silence is what a visitor of a node without this waits.
-    assert!(times[times.len() - 1] < Duration::from_millis(900), "{times:?}");
-    assert!(times[times.len() / 2] < Duration::from_millis(100), "{times:?}");
+    // Generous for a busy machine: one visitor waits 150 ms, and the connection is given up after six seconds only.
+    assert!(times[times.len() - 1] < Duration::from_secs(2), "{times:?}");
+    assert!(times[times.len() / 2] < Duration::from_millis(500), "{times:?}");
 }
 
 #[tokio::test]
@@ -105,15 +105,11 @@ async fn when_nobody_serves_a_name_any_more_visitors_are_told_so_and_soon() {
     let cluster = Cluster::start(3).await;
     let target = http_target("hello").await;
     let config = cluster.client_config("client.yaml", 0, &format!("- target: http://{target}\n"));
-    let client = Client::start(config.clone()).await;
+    let mut client = Client::start(config).await;
     assert_eq!(cluster.get(2, &client.host).await.status, 200);
-    // A newer one takes its place and is gone in order, which the node sees at once.
-    let host = client.host.clone();
-    drop(client);
-    let mut newer = Client::start(config).await;
-    newer.stop().await;
+    client.stop().await;
     for node in 0..3 {
-        let gone = until("the end", || cluster.get(node, &host), |answer| answer.status == 503).await;
+        let gone = until("the end", || cluster.get(node, &client.host), |answer| answer.status == 503).await;
         assert!(gone.took < Duration::from_secs(3), "{:?}", gone.took);
     }
 }

@@ -211,7 +211,7 @@ impl Visitor {
         let path = format!("/{}/{turn}", self.number);
         let mut gateway = self.home;
         loop {
-            let miss = self.attempt(index, gateway, &path, turn % NEW == 0).await.err();
+            let miss = self.attempt(index, gateway, &path, turn.is_multiple_of(NEW)).await.err();
             let again = {
                 let mut state = lock(&self.state);
                 let since = state.since;

@@ -304,3 +304,38 @@ fn a_lease_ends_when_its_time_is_over() {
     assert_eq!(answers[1], Ok(Answer::Held));
     assert!(matches!(answers[2], Ok(Answer::Granted(_))), "{answers:?}");
 }
+
+#[test]
+fn a_renewal_that_a_full_disk_held_up_begins_the_time_of_its_lease_anew() {
+    let mut node = Lone::founded();
+    node.elect();
+    node.ask(1, acquire("a", 1));
+    node.persist();
+    let Some((_, Ok(Answer::Granted(token)))) = node.replies.pop() else { panic!("the lease is free") };
+    let begun = node.now;
+    let run = |node: &mut Lone, millis| {
+        while node.now.since(begun) < Duration::from_millis(millis) {
+            node.now = node.input(Input::Timeout).max(node.now);
+            node.input(Input::Timeout);
+        }
+    };
+    run(&mut node, 500);
+    node.ask(2, Operation::Renew { token });
+    node.input(Input::ReadOnly(true));
+    // A write that finds no room tells the leader.
+    let other = Request { key: b"j".to_vec(), op: op(2, 1), operation: put(b"v") };
+    node.input(Input::Request { id: RequestId(9), request: other });
+    run(&mut node, 800);
+    let told = node.replies.iter().find(|(id, _)| *id == RequestId(2)).cloned();
+    assert!(told.is_some_and(|(_, reply)| reply.is_err()), "nobody waits for it any more: {:?}", node.replies);
+    node.replies.clear();
+    node.input(Input::ReadOnly(false));
+    node.persist();
+    run(&mut node, 1300);
+    node.persist();
+    node.ask(2, Operation::Renew { token });
+    node.ask(3, acquire("b", 1));
+    node.persist();
+    let answer = |id| node.replies.iter().rfind(|(of, _)| *of == RequestId(id)).map(|(_, reply)| reply.clone());
+    assert_eq!((answer(2), answer(3)), (Some(Ok(Answer::Done)), Some(Ok(Answer::Held))));
+}

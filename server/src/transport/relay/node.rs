@@ -24,10 +24,10 @@ const PATIENCE: Duration = Duration::from_millis(150);
 const FIRST_PATIENCE: Duration = Duration::from_millis(400);
 
 /// When there is nowhere else to go, a node has this long.
-const LAST_PATIENCE: Duration = Duration::from_secs(3);
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A node that answered this lately is trusted with a request that must not be lost.
-const RECENT: Duration = Duration::from_millis(250);
+/// A node that answered this lately lives: as long as many a request is under way.
+const RECENT: Duration = Duration::from_millis(20);
 
 /// A node.
 pub struct Node {
@@ -217,9 +217,25 @@ impl Node {
         self.lock().answered = Some(Instant::now());
     }
 
-    /// Whether it has answered a moment ago.
-    pub fn answered_lately(&self) -> bool {
-        self.lock().answered.is_some_and(|answered| answered.elapsed() < RECENT)
+    /// Whether it lives: it answered a moment ago, or does so now. For what must not be sent to a dead node.
+    pub async fn proves_life(&self) -> bool {
+        if self.lock().answered.is_some_and(|answered| answered.elapsed() < RECENT) {
+            return true;
+        }
+        let before = self.pulse();
+        let asked = async {
+            let (mut send, mut recv) = self.connection().await?.open_bi().await.ok()?;
+            // Without a header it cannot be passed on, and is answered at once.
+            send.finish().ok()?;
+            recv.read(&mut [0]).await.ok()
+        };
+        let lives = timeout(self.patience(), asked).await.ok().flatten().is_some();
+        if lives {
+            self.answered();
+        } else {
+            self.doubt_since(before);
+        }
+        lives
     }
 
     pub(super) fn sight(&self) -> Sight {

@@ -1,4 +1,5 @@
 mod calls;
+mod damage;
 
 use super::*;
 use crate::{snapshot::checkpoint, tests::NODE};

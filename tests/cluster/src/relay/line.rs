@@ -95,7 +95,7 @@ impl Line {
 
 /// A number below 1000 of the lowest 16 bits.
 fn per_mille(chance: u64) -> u16 {
-    ((chance & 0xffff) * 1000 >> 16) as u16
+    (((chance & 0xffff) * 1000) >> 16) as u16
 }
 
 #[cfg(test)]

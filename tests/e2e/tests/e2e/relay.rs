@@ -25,7 +25,7 @@ async fn a_client_with_one_link_is_reached_by_visitors_of_every_node_and_again_a
     let target = Target::http().await;
     let mut first = Node::start().await;
     let (second, third) = (first.another().await, first.another().await);
-    let mut client = Client::publish_one(&first, &target.url()).await;
+    let mut client = Client::publish_on_one_link(&first, &target.url()).await;
     for node in [&first, &second, &third] {
         for arguments in [["--http1.1", "-d", "body"].as_slice(), &["--http2"]] {
             let Some(answer) = get(node, client.host(), "/", arguments).await else { return };
@@ -52,7 +52,7 @@ async fn when_a_node_is_killed_visitors_of_other_gateways_lose_nothing() {
     let target = Target::http().await;
     let mut first = Node::start().await;
     let (second, third) = (first.another().await, first.another().await);
-    let one = Client::publish_one(&first, &target.url()).await;
+    let one = Client::publish_on_one_link(&first, &target.url()).await;
     let label = one.host().split('.').next().expect("a label");
     let text = fs::read_to_string(one.config()).expect("the file is readable");
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -71,7 +71,7 @@ async fn when_a_node_is_killed_visitors_of_other_gateways_lose_nothing() {
     for arguments in [["-d", "body"].as_slice(), &[], &["--http2"], &["-d", "body"], &[], &["-d", "body"], &[]] {
         let start = Instant::now();
         let Some(answer) = get(&third, one.host(), "/", arguments).await else { return };
-        assert_eq!(answer.status, 200, "{arguments:?}: {answer:?}");
+        assert_eq!(answer.status, 200, "{arguments:?} after {times:?}: {answer:?}");
         times.push(start.elapsed());
     }
     println!("{times:?}");

@@ -179,7 +179,8 @@ impl Watch {
                 let running = machine.node.as_ref().and_then(|node| node.slots().get(slot)).map(|part| part.state());
                 running.into_iter().chain(machine.image.slots.get(slot)).map(|state| &state.config)
             });
-            let mut later = later.filter(|config| config.version > newest.version);
+            // One that is chosen and not known to be is as good as undecided to those who have it.
+            let mut later = later.filter(|config| config.version >= newest.version);
             survives(newest) && later.all(survives)
         })
     }

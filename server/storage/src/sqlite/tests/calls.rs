@@ -63,12 +63,12 @@ fn expected(lsn: u64) -> Rows {
 
 fn write_down(path: &Path, after: u64, lsn: u64) -> Result<(), SnapshotError> {
     let steps: Vec<Step> = (after + 1..=lsn).flat_map(steps).collect();
-    let change = |step| match step {
-        &Step::Row(slot, ref key, ref value) => put(slot, key, value),
-        &Step::Remove(slot, ref key) => Change::Remove { slot, key },
-        &Step::Drop(slot) => Change::Drop { slot },
-    };
-    let changes: Vec<_> = steps.iter().map(change).collect();
+    let changes = steps.iter().map(|step| match step {
+        Step::Row(slot, key, value) => put(*slot, key, value),
+        Step::Remove(slot, key) => Change::Remove { slot: *slot, key },
+        Step::Drop(slot) => Change::Drop { slot: *slot },
+    });
+    let changes: Vec<_> = changes.collect();
     // As the node does: opened for each, since after a failure nothing else tells what the file holds.
     checkpoint(&mut Sqlite::open(path, &NODE)?, lsn, &changes).map(drop)
 }
@@ -282,12 +282,12 @@ fn a_power_cut_after_any_call_of_sqlite_leaves_what_was_saved() {
     assert!(calls.len() > 100 && replay.seen.len() > 300, "{} calls, {} disks", calls.len(), replay.seen.len());
 }
 
-#[test]
-fn whichever_call_of_sqlite_fails_what_was_saved_is_left_and_damage_is_not_claimed() {
+/// Fails calls, every so many of each kind.
+fn fail_calls(every: usize) {
     let (mut failed, mut disks) = (0, 0);
-    for name in CALLS {
+    for (offset, name) in CALLS.into_iter().enumerate() {
         for error in ["EIO", "ENOSPC"] {
-            for number in 0.. {
+            for number in (u64::try_from(offset % every).unwrap()..).step_by(every) {
                 let case = format!("{error} at {name} {number}");
                 let (_parent, folder) = folder();
                 let Some(calls) = trace(&folder, Some((name, number, error))) else { return };
@@ -316,5 +316,16 @@ fn whichever_call_of_sqlite_fails_what_was_saved_is_left_and_damage_is_not_claim
         }
     }
     println!("{failed} failed calls, {disks} disks");
-    assert!(failed > 100, "{failed}");
+    assert!(failed >= 300 / every, "{failed}");
+}
+
+#[test]
+fn some_calls_of_sqlite_fail_and_what_was_saved_is_left_and_damage_is_not_claimed() {
+    fail_calls(11);
+}
+
+#[test]
+#[ignore = "fails every call, which takes minutes: run it with --ignored after a change of SQLite or of this crate's use of it"]
+fn whichever_call_of_sqlite_fails_what_was_saved_is_left_and_damage_is_not_claimed() {
+    fail_calls(1);
 }
