@@ -99,6 +99,10 @@ pub(crate) struct FailoverArgs {
     #[argh(option, default = "100")]
     pub(crate) every_ms: u64,
 
+    /// break something only after four seconds in which no visitor waited this many milliseconds (default: 100)
+    #[argh(option, default = "100")]
+    pub(crate) calm_ms: u64,
+
     /// clients that come back at once (default: 2000)
     #[argh(option, default = "2000")]
     pub(crate) crowd: usize,
