@@ -1,7 +1,7 @@
 //! A wire that is worse than loopback: the kernel here cannot delay or lose packets, so relays between the programs do.
 //!
 //! [`UdpRelay`] carries datagrams, [`TcpRelay`] connections. What happens to the n-th packet of a direction is decided by
-//! the seed and n alone ([`line`]), so a run can be repeated.
+//! the seed and n alone ([`mod@line`]), so a run can be repeated.
 
 pub mod line;
 mod queue;
