@@ -85,7 +85,7 @@ pub const LEAVE: Duration = Duration::from_secs(20);
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long clients may take to open links to other nodes, when nothing is in progress on those that they have here.
-const MOVE: Duration = Duration::from_secs(2);
+const MOVE: Duration = Duration::from_millis(1500);
 
 /// Longest that a start waits for the store to answer look-ups, and of how many names: they lie all around the ring.
 const FOOTING: Duration = Duration::from_secs(5);
@@ -222,7 +222,7 @@ impl Running {
     ///
     /// 1. Clients hear of it at once, and open links to other nodes. No new visitors and links are accepted; visitors who are
     ///    connected hear with their next answer that they should connect anew. Other nodes take over the slots meanwhile.
-    /// 2. When the clients have moved, or have not in two seconds, streams in progress have as long as the configuration says,
+    /// 2. When the clients have moved, or have not after a while, streams in progress have as long as the configuration says,
     ///    counted from the start; those among them that other nodes pass on to links of this one, too.
     /// 3. Links and store are closed.
     pub async fn stop(self) {
@@ -235,10 +235,9 @@ impl Running {
             self.names.withdraw(WITHDRAW.min(self.drain)).await;
             self.finish_streams(began).await;
         });
-        // The store comes before what carries its packets, and the links' end closes the sockets of both.
+        // The store comes before what carries its packets.
         self.node.stop().await;
-        self.peers.finish(FAREWELL).await;
-        self.links.finish(FAREWELL).await;
+        tokio::join!(self.peers.finish(FAREWELL), self.links.finish(FAREWELL));
     }
 
     async fn hand_over(&self) {

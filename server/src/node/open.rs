@@ -212,7 +212,8 @@ impl Node {
             warn!("the data directory may lack its last writes; nobody else has them, so the node goes on without");
             writer.begun_anew();
         }
-        tasks.spawn(deliver(inbox, mailbox.clone()));
+        let (deliver, stopping) = (deliver(inbox, mailbox.clone()), tasks.token());
+        tasks.spawn(async move { stopping.run_until_cancelled(deliver).await.unwrap_or(()) });
         let (lookout, neighbours) = Lookout::new();
         let core = Core {
             me,
