@@ -27,10 +27,9 @@ struct TopLevel {
 
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one is made in a process, and argh takes no box")]
 enum Subcommand {
     Dev(Dev),
-    Run(Run),
+    Run(Box<Run>),
     Pki(Pki),
     Store(Store),
 }
