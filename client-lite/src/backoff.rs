@@ -1,4 +1,4 @@
-//! How long to wait before the next try. PURE: the random number is an argument. Called by `tunnel`.
+//! How long to wait before the next try. PURE: the random number is an argument. Called by `links` and `tunnel`.
 
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ impl Backoff {
         let ceiling = FIRST_CEILING.saturating_mul(1 << self.failures.min(DOUBLINGS)).min(LAST_CEILING);
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(f64::from(random) / f64::from(u32::MAX))
+    }
+
+    /// Failures since the start or the last steady success.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// Starts over if what failed had worked for at least [`STEADY`] before.

@@ -11,13 +11,12 @@ use specter_wire::{
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The stream, with a frame's worth of memory for each direction.
+/// The stream, with memory for small frames; a large one gets its own for as long as it is there.
 #[derive(Debug)]
 pub(crate) struct Control {
     send: SendStream,
     receive: RecvStream,
-    outgoing: Box<[u8]>,
-    incoming: Box<[u8]>,
+    incoming: Vec<u8>,
     /// Bytes of `incoming` that hold something.
     filled: usize,
     /// Bytes at the front of `incoming` that were handed out already.
@@ -28,16 +27,23 @@ impl Control {
     /// Opens the first stream of a connection.
     pub(crate) async fn open(connection: &Connection) -> Result<Self, ControlError> {
         let (send, receive) = timeout(ANSWER, connection.open_bi()).await.map_err(|_| ControlError::Silent)??;
-        let buffer = || vec![0; PREFIX_BYTES + CONTROL_FRAME_BYTES].into_boxed_slice();
-        Ok(Self { send, receive, outgoing: buffer(), incoming: buffer(), filled: 0, consumed: 0 })
+        Ok(Self { send, receive, incoming: vec![0; SMALL_FRAME_BYTES], filled: 0, consumed: 0 })
     }
 
     /// Sends the frame that `encode` writes.
     pub(crate) async fn send(
         &mut self,
-        encode: impl FnOnce(&mut [u8]) -> Result<&[u8], FrameError>,
+        encode: impl Fn(&mut [u8]) -> Result<&[u8], FrameError>,
     ) -> Result<(), ControlError> {
-        let frame = encode(&mut self.outgoing)?;
+        let mut small = [0; SMALL_FRAME_BYTES];
+        let mut large;
+        let frame = match encode(&mut small) {
+            Err(FrameError::Buffer) => {
+                large = vec![0; PREFIX_BYTES + CONTROL_FRAME_BYTES];
+                encode(&mut large)?
+            }
+            outcome @ (Ok(_) | Err(_)) => outcome?,
+        };
         timeout(ANSWER, self.send.write_all(frame)).await.map_err(|_| ControlError::Silent)??;
         Ok(())
     }
@@ -50,9 +56,16 @@ impl Control {
         self.incoming.copy_within(self.consumed..self.filled, 0);
         self.filled -= self.consumed;
         self.consumed = 0;
+        if self.filled <= SMALL_FRAME_BYTES && self.incoming.len() > SMALL_FRAME_BYTES {
+            self.incoming.truncate(SMALL_FRAME_BYTES);
+            self.incoming.shrink_to_fit();
+        }
         loop {
             if let Some(prefix) = self.incoming[..self.filled].first_chunk() {
                 let end = PREFIX_BYTES + codec::body_length(*prefix, CONTROL_FRAME_BYTES)?;
+                if end > self.incoming.len() {
+                    self.incoming.resize(end, 0);
+                }
                 if end <= self.filled {
                     self.consumed = end;
                     return Ok(());
@@ -73,7 +86,8 @@ impl Control {
 
     /// Asks one thing and waits for its answer; answers pings meanwhile and drops what else comes.
     pub(crate) async fn ask(&mut self, id: u32, request: Request<'_>) -> Result<Reply<'_>, ControlError> {
-        self.send(|buffer| codec::encode(&ClientFrame { id, request }, buffer)).await?;
+        let frame = ClientFrame { id, request };
+        self.send(|buffer| codec::encode(&frame, buffer)).await?;
         timeout(ANSWER, self.skip_to(id)).await.map_err(|_| ControlError::Silent)??;
         Ok(self.frame()?.reply)
     }
@@ -126,6 +140,9 @@ pub(crate) enum ControlError {
 
 /// Longest wait for a node's answer. Its store may have to elect somebody first.
 pub(crate) const ANSWER: Duration = Duration::from_secs(15);
+
+/// Most frames of a link that is up are smaller: pings, pongs, the names of neighbours.
+const SMALL_FRAME_BYTES: usize = 1024;
 
 /// Pongs are not answered, so their number tells nothing.
 const PONG_ID: u32 = u32::MAX;

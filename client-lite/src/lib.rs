@@ -24,10 +24,12 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | `args`, `commands` | command line, exit codes |
-//! | `config`, `rewrite`, `store` | the YAML file: checked, edited in place, replaced as a whole |
+//! | `args`, `commands`, `log` | command line, exit codes, what is told |
+//! | `config`, `yaml`, `rewrite`, `store` | the YAML file: parsed, checked, edited in place, replaced as a whole |
 //! | `identity`, `work` | key, certificate, proof of work |
-//! | `tunnel` | links one after the other, until told to stop |
+//! | `tunnel` | keeps links to several nodes, until told to stop |
+//! | `clock`, `memory` | the calendar, the bounds on what is on its way |
+//! | `links` | which nodes to keep links to: pure |
 //! | `session`, `backoff` | what to say on a link, how long to wait between two: pure |
 //! | `link`, `control`, `tls`, `resolve` | QUIC connection, its control stream, trust, names |
 //! | `serve`, `target`, `splice` | a visitor's stream: header, dial, bytes both ways |
@@ -35,12 +37,16 @@
 
 mod args;
 mod backoff;
+mod clock;
 mod commands;
 mod config;
 mod connect;
 mod control;
 mod identity;
 mod link;
+mod links;
+mod log;
+mod memory;
 mod owned;
 mod resolve;
 mod rewrite;
@@ -52,6 +58,7 @@ mod target;
 mod tls;
 mod tunnel;
 mod work;
+mod yaml;
 
 pub use commands::main;
 pub use config::{ConfigError, Place};

@@ -4,14 +4,18 @@ use crate::{
     config::{Config, full_name},
     control::{Control, ControlError},
     identity::{Certificate, Key, KeyError},
-    link::{Link, LinkError},
+    link::{self, Dialer, LinkError},
+    session::wire_name,
     tunnel::random_u64,
 };
+use quinn::Connection;
 use specter_wire::{
     link::{Reply, Request},
     name::{Hostname, NameError},
     version::ALPN_LINK,
 };
+use std::time::Duration;
+use tokio::{task::JoinSet, time::sleep};
 
 /// Why nothing was listed or released.
 #[derive(Debug, thiserror::Error)]
@@ -34,21 +38,21 @@ pub(crate) enum OwnedError {
 
 /// One line for each owned hostname: its full name and where it leads.
 pub(crate) async fn list(config: &Config) -> Result<Vec<String>, OwnedError> {
-    let (link, mut control, apex) = open(config).await?;
+    let (mut node, dialer) = open(config).await?;
     let mut lines = Vec::new();
     let mut after = String::new();
     for id in FIRST_ID.. {
-        let reply = control.ask(id, Request::Hostnames { after: &after }).await?;
+        let reply = node.control.ask(id, Request::Hostnames { after: &after }).await?;
         let Reply::Hostnames { names, more } = reply else {
             return Err(failure(&reply).into());
         };
-        lines.extend(names.iter().map(|name| line(config, &apex, name)));
+        lines.extend(names.iter().map(|name| line(config, &node.apex, name)));
         match names.last().filter(|last| more && **last > after.as_str()) {
             Some(last) => after = (*last).to_owned(),
             None => break,
         }
     }
-    link.close().await;
+    node.close(dialer).await;
     Ok(lines)
 }
 
@@ -56,11 +60,12 @@ pub(crate) async fn list(config: &Config) -> Result<Vec<String>, OwnedError> {
 pub(crate) async fn release(config: &Config, hostname: &str) -> Result<String, OwnedError> {
     let name =
         Hostname::parse(hostname).map_err(|source| OwnedError::Name { hostname: hostname.to_owned(), source })?;
-    let (link, mut control, apex) = open(config).await?;
-    let wire_name = name.label_under(&apex).unwrap_or(name);
+    let (mut node, dialer) = open(config).await?;
+    let apex = node.apex.clone();
+    let wire_name = wire_name(&name, &apex);
     let full = full_name(&wire_name, apex.as_str());
     let hostnames = [wire_name.as_str()].into_iter().collect();
-    let answer = control.ask(FIRST_ID, Request::Release { hostnames }).await?;
+    let answer = node.control.ask(FIRST_ID, Request::Release { hostnames }).await?;
     let refusal = match &answer {
         Reply::Outcomes { outcomes } => match outcomes.first() {
             Some(None) => None,
@@ -72,12 +77,14 @@ pub(crate) async fn release(config: &Config, hostname: &str) -> Result<String, O
         | Reply::Hostnames { .. }
         | Reply::Refused { .. }
         | Reply::Ping { .. }
-        | Reply::Draining => Some(failure(&answer)),
+        | Reply::Draining
+        | Reply::Neighbours { .. } => Some(failure(&answer)),
     };
     if let Some(source) = refusal {
         return Err(OwnedError::NotReleased { hostname: full, source });
     }
-    link.close().await;
+    drop(answer);
+    node.close(dialer).await;
     let used = config.tunnels.iter().filter_map(|tunnel| tunnel.hostname.as_ref());
     let hint = if used.map(|used| full_name(used, apex.as_str())).any(|used| used == full) {
         "; remove it from the configuration, or its tunnel is refused at the next start"
@@ -88,15 +95,58 @@ pub(crate) async fn release(config: &Config, hostname: &str) -> Result<String, O
 }
 
 /// A link that publishes nothing, with the apex that the node tells.
-async fn open(config: &Config) -> Result<(Link, Control, Hostname), OwnedError> {
+struct Greeted {
+    connection: Connection,
+    control: Control,
+    apex: Hostname,
+}
+
+impl Greeted {
+    async fn close(self, dialer: Dialer) {
+        link::close(&self.connection);
+        drop(self);
+        dialer.finish().await;
+    }
+}
+
+/// Tries every address of the apex, each a little after the one before; the first node that greets is taken.
+///
+/// # Errors
+/// The most telling failure: what a node said before what a silence means.
+async fn open(config: &Config) -> Result<(Greeted, Dialer), OwnedError> {
     if config.certificate.is_empty() || config.private_key.0.is_empty() {
         return Err(OwnedError::NotRegistered);
     }
     let key = Key::from_pem(&config.private_key.0)?;
     let certificate = Certificate::from_pem(&config.certificate, &key).map_err(|_| OwnedError::NotRegistered)?;
-    let tls = config.trust.client_config(ALPN_LINK, Some((&certificate, &key)))?;
-    let link = Link::dial(&config.apex, &tls).await?;
-    let mut control = Control::open(&link.connection).await?;
+    let mut dialer = Dialer::new(config.apex.clone(), config.memory);
+    let quic = dialer.config(config.trust.client_config(ALPN_LINK, Some((&certificate, &key)))?)?;
+    let mut attempts = JoinSet::new();
+    for (index, address) in (0..).zip(dialer.look_up().await?.into_iter().take(ADDRESSES)) {
+        let dial = dialer.dial(address, quic.clone());
+        attempts.spawn(async move {
+            sleep(STAGGER * index).await;
+            greet(dial.await?).await
+        });
+    }
+    let mut failure = LinkError::Silent { apex: config.apex.to_string() }.into();
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt {
+            Ok(Ok(greeted)) => return Ok((greeted, dialer)),
+            Ok(Err(error)) => {
+                if let OwnedError::Link(LinkError::Silent { .. }) = failure {
+                    failure = error;
+                }
+            }
+            // An attempt ends by itself or with this function.
+            Err(_) => {}
+        }
+    }
+    Err(failure)
+}
+
+async fn greet(connection: Connection) -> Result<Greeted, OwnedError> {
+    let mut control = Control::open(&connection).await?;
     let apex = {
         let reply = control.greet(random_u64()).await?;
         let Reply::Welcome { registered, apex, .. } = reply else {
@@ -107,7 +157,7 @@ async fn open(config: &Config) -> Result<(Link, Control, Hostname), OwnedError> 
         }
         Hostname::parse(apex).map_err(|_| ControlError::Kind)?
     };
-    Ok((link, control, apex))
+    Ok(Greeted { connection, control, apex })
 }
 
 fn line(config: &Config, apex: &Hostname, name: &str) -> String {
@@ -128,3 +178,10 @@ fn failure(reply: &Reply<'_>) -> ControlError {
 
 /// The greeting has number 1.
 const FIRST_ID: u32 = 2;
+
+/// Addresses of one name that are tried at once.
+const ADDRESSES: usize = 8;
+
+/// Head start of each address before the next, as RFC 8305 §5 recommends: a machine with a broken IPv6 loses a moment,
+/// not a timeout.
+const STAGGER: Duration = Duration::from_millis(250);

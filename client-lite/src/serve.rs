@@ -1,6 +1,7 @@
 //! Serves the streams that a node opens on a link: header, dial, status byte, splice. One task a stream.
 
 use crate::{
+    memory::Memory,
     splice::splice,
     target::{DialError, Target},
     tls::TargetTls,
@@ -19,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, debug_span};
+use tracing::debug;
 
 /// Which target each served hostname leads to, by the name that messages carry.
 pub(crate) type Routes = BTreeMap<Hostname, Arc<Target>>;
@@ -30,21 +31,22 @@ pub(crate) struct Service {
     routes: watch::Receiver<Arc<Routes>>,
     tls: Arc<TargetTls>,
     places: Arc<Semaphore>,
-    tasks: TaskTracker,
+    read_bytes: usize,
 }
 
 impl Service {
     /// Only the routes decide what is dialled: a node can name a tunnel, never an address.
-    pub(crate) fn new(routes: watch::Receiver<Arc<Routes>>) -> Self {
-        let places = Arc::new(Semaphore::new(STREAMS));
-        Self { routes, tls: Arc::default(), places, tasks: TaskTracker::new() }
+    pub(crate) fn new(routes: watch::Receiver<Arc<Routes>>, memory: Memory) -> Self {
+        let budget = memory.budget();
+        let places = Arc::new(Semaphore::new(budget.streams as usize));
+        Self { routes, tls: Arc::default(), places, read_bytes: budget.read }
     }
 
-    /// Accepts streams until the connection ends.
-    pub(crate) async fn accept(&self, connection: &Connection) {
+    /// Accepts streams until the connection ends; `tasks` tells when those that came are over.
+    pub(crate) async fn accept(&self, connection: &Connection, tasks: &TaskTracker) {
         while let Ok((send, receive)) = connection.accept_bi().await {
             let service = self.clone();
-            self.tasks.spawn(async move { service.stream(send, receive).await });
+            tasks.spawn(async move { service.stream(send, receive).await });
         }
     }
 
@@ -57,27 +59,25 @@ impl Service {
             refuse(send, receive, ErrorCode::Malformed).await;
             return;
         };
-        let span = debug_span!("stream", id = %send.id(), hostname = %header.hostname, visitor = %header.visitor);
-        async {
-            let mut target = match self.dial(&header).await {
-                Ok(target) => target,
-                Err(DialError { code, cause }) => {
-                    debug!(%code, cause = cause.map(tracing::field::display), "refused");
-                    refuse(send, receive, code).await;
-                    return;
-                }
-            };
-            if send.write_all(&[CONNECTED]).await.is_err() {
-                target.abort();
+        // Whose words the log repeats.
+        let Header { hostname, visitor, .. } = &header;
+        let stream = send.id();
+        let mut target = match self.dial(&header).await {
+            Ok(target) => target,
+            Err(DialError { code, cause }) => {
+                debug!(%stream, %hostname, %visitor, %code, cause = cause.map(tracing::field::display), "refused");
+                refuse(send, receive, code).await;
                 return;
             }
-            match splice(&mut target, &mut send, &mut receive).await {
-                Ok(()) => debug!("ended"),
-                Err(cut) => debug!(%cut, "cut"),
-            }
+        };
+        if send.write_all(&[CONNECTED]).await.is_err() {
+            target.abort();
+            return;
         }
-        .instrument(span)
-        .await;
+        match splice(&mut target, &mut send, &mut receive, self.read_bytes).await {
+            Ok(()) => debug!(%stream, %hostname, %visitor, "ended"),
+            Err(cut) => debug!(%stream, %hostname, %visitor, %cut, "cut"),
+        }
     }
 
     async fn dial(&self, header: &Header) -> Result<crate::target::TargetStream, DialError> {
@@ -118,9 +118,6 @@ async fn refuse(mut send: SendStream, mut receive: RecvStream, code: ErrorCode) 
     send.finish().ok();
     receive.stop(VarInt::from_u32(u32::from(code.number()))).ok();
 }
-
-/// Streams served at once over all links: as many as one link may have (see `link`).
-pub(crate) const STREAMS: usize = 1024;
 
 /// Longest wait for a stream's header, which the node sends together with the opening.
 const HEADER: Duration = Duration::from_secs(10);

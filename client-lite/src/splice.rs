@@ -4,7 +4,7 @@
 //! a copy of exactly their length; bytes to the target are the chunks that quinn holds anyway, written many at a time.
 //! End of stream travels each way on its own; a cut travels at once, both ways.
 
-use crate::target::TargetStream;
+use crate::{memory::READ_MAX, target::TargetStream};
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream, VarInt};
 use std::{
@@ -20,7 +20,8 @@ use tokio::{
     time::timeout,
 };
 
-/// Splices until both ends have ended, or one is cut; then the other is cut, too.
+/// Splices until both ends have ended, or one is cut; then the other is cut, too. Reads at most `read_bytes` at a time
+/// from the target.
 ///
 /// # Errors
 /// Why it was cut.
@@ -31,9 +32,10 @@ pub(crate) async fn splice(
     target: &mut TargetStream,
     send: &mut SendStream,
     receive: &mut RecvStream,
+    read_bytes: usize,
 ) -> Result<(), Cut> {
     let (reader, writer) = tokio::io::split(&mut *target);
-    let outcome = tokio::try_join!(to_visitor(reader, send), to_target(receive, writer));
+    let outcome = tokio::try_join!(to_visitor(reader, send, read_bytes), to_target(receive, writer));
     if let Err(cut) = outcome {
         // Each fails only if its stream has ended already.
         send.reset(VarInt::from_u32(0)).ok();
@@ -55,7 +57,7 @@ pub(crate) enum Cut {
     Stalled,
 }
 
-async fn to_visitor(mut reader: impl AsyncRead + Unpin, send: &mut SendStream) -> Result<(), Cut> {
+async fn to_visitor(mut reader: impl AsyncRead + Unpin, send: &mut SendStream, read_bytes: usize) -> Result<(), Cut> {
     let mut stopped = pin!(send.stopped());
     loop {
         let read = poll_fn(|cx| {
@@ -63,7 +65,7 @@ async fn to_visitor(mut reader: impl AsyncRead + Unpin, send: &mut SendStream) -
             if stopped.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Cut::Visitor));
             }
-            poll_scratch(cx, &mut reader).map(Ok)
+            poll_scratch(cx, &mut reader, read_bytes).map(Ok)
         });
         let (bytes, error) = read.await?;
         let end = bytes.is_empty();
@@ -83,10 +85,15 @@ async fn to_visitor(mut reader: impl AsyncRead + Unpin, send: &mut SendStream) -
     }
 }
 
-/// Reads all that is there, up to the size of the scratch buffer, and the error behind it. Nothing and no error is the end.
-fn poll_scratch(cx: &mut Context<'_>, reader: &mut (impl AsyncRead + Unpin)) -> Poll<(Bytes, Option<io::Error>)> {
+/// Reads all that is there, up to a number of bytes, and the error behind it. Nothing and no error is the end.
+fn poll_scratch(
+    cx: &mut Context<'_>,
+    reader: &mut (impl AsyncRead + Unpin),
+    read_bytes: usize,
+) -> Poll<(Bytes, Option<io::Error>)> {
     SCRATCH.with_borrow_mut(|scratch| {
-        let mut buffer = ReadBuf::new(scratch);
+        let length = read_bytes.min(scratch.len());
+        let mut buffer = ReadBuf::new(&mut scratch[..length]);
         let error = loop {
             let before = buffer.filled().len();
             match Pin::new(&mut *reader).poll_read(cx, &mut buffer) {
@@ -154,11 +161,8 @@ async fn write_all(writer: &mut (impl AsyncWrite + Unpin), chunks: &mut [Bytes])
 
 thread_local! {
     /// Held only within one poll.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_MAX].into_boxed_slice());
 }
-
-/// Fewer system calls than with 16 KiB by a third; more buys nothing (measured on loopback).
-const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// A target that reads nothing for this long is cut off: what waits for it takes credit from all tunnels. Long, because a
 /// person may have paused a program.

@@ -6,8 +6,12 @@ use argh::FromArgs;
 
 use crate::{
     config::{self, Advertise, Config, ConfigError, Layer, Stated, advertise},
-    dev, store,
+    dev, status, store,
 };
+
+mod ring;
+
+use ring::Ring;
 
 /// Specter's node. It publishes services that are behind NAT: clients keep links to it, visitors reach them through it.
 #[derive(FromArgs, Debug)]
@@ -32,6 +36,7 @@ enum Subcommand {
     Run(Box<Run>),
     Pki(Pki),
     Store(Store),
+    Ring(Ring),
 }
 
 /// Start a node and a client on this computer, with a page to look at. Needs no file, no root and no network.
@@ -53,6 +58,9 @@ struct Dev {
     /// port for plain HTTP on loopback (default: 8080)
     #[argh(option, default = "8080")]
     http_port: u16,
+    /// how many nodes, 1 to 9; the others take the ports behind these (default: as many as before, at first 1)
+    #[argh(option)]
+    nodes: Option<u8>,
     /// what to publish instead of the built-in page, such as http://127.0.0.1:5173 or tcp://127.0.0.1:22
     #[argh(option)]
     expose: Option<String>,
@@ -108,12 +116,18 @@ struct Run {
     /// take the certificates from SPECTER_CERT_CA and its siblings: base64 of PEM
     #[argh(switch)]
     cert_env: bool,
+    /// how long streams in progress may take when the node stops, in seconds (default: 20)
+    #[argh(option)]
+    drain: Option<String>,
     /// log filter: error, warn, info, debug, trace or specter_server=debug,info (default: info)
     #[argh(option)]
     log: Option<String>,
     /// write the log as JSON lines
     #[argh(switch)]
     log_json: bool,
+    /// end at once with the standard input, as the nodes of `dev` do
+    #[argh(switch, hidden_help)]
+    with_parent: bool,
 }
 
 /// Make certificate directories.
@@ -276,12 +290,16 @@ struct StoreCompact {
 pub enum Command {
     /// Look at or change a data directory.
     Store(store::Task),
+    /// Ask a running node how its cluster is.
+    RingStatus(status::Task),
     /// Print a text and end.
     Print(String),
     /// Try everything on this computer.
     Dev(dev::Options),
     /// Run a node.
     Run(Box<Config>),
+    /// Run a node that ends at once with its standard input.
+    RunWithParent(Box<Config>),
     /// Make a cluster's authorities and its first node.
     PkiInit {
         /// Where.
@@ -334,14 +352,16 @@ impl Command {
         match top.command {
             _ if top.version => Ok(Self::Print(format!("specter-server {}\n", env!("CARGO_PKG_VERSION")))),
             None => Err(ArgsError::Usage(
-                "a command is missing: dev, run, pki or store; `specter-server --help` tells more".to_owned(),
+                "a command is missing: dev, run, pki, ring or store; `specter-server --help` tells more".to_owned(),
             )),
             Some(Subcommand::Dev(dev)) => Ok(Self::Dev(dev.options(variable)?)),
+            Some(Subcommand::Run(run)) if run.with_parent => Ok(Self::RunWithParent(Box::new(run.config(variable)?))),
             Some(Subcommand::Run(run)) => Ok(Self::Run(Box::new(run.config(variable)?))),
             Some(Subcommand::Pki(Pki { command: PkiSubcommand::Init(init) })) => Ok(Self::PkiInit {
                 directory: init.cert_dir,
                 advertise: advertise(Stated::flag("--advertise", init.advertise))?,
             }),
+            Some(Subcommand::Ring(ring)) => Ok(Self::RingStatus(ring.task(variable)?)),
             Some(Subcommand::Store(Store { command })) => Ok(Self::Store(command.task())),
             Some(Subcommand::Pki(Pki { command: PkiSubcommand::Node(node) })) => Ok(Self::PkiNode {
                 directory: node.cert_dir,
@@ -361,12 +381,18 @@ impl Dev {
         let data_dir = self.data_dir.or_else(|| Some(data_home()?.join("specter-dev"))).ok_or_else(|| {
             ArgsError::Usage("HOME is not set, so there is no place for the data; give one with --data-dir".to_owned())
         })?;
+        if let Some(nodes) = self.nodes.filter(|nodes| !(1..=dev::NODES_MAX).contains(nodes)) {
+            let error = Stated::flag("--nodes", nodes.to_string());
+            return Err(error.wrong(format!("is no number of nodes from 1 to {}", dev::NODES_MAX)).into());
+        }
         let flag = self.log.map(|text| Stated::flag("--log", text));
         let log = flag.or_else(|| variable("SPECTER_LOG").map(|text| Stated::variable("SPECTER_LOG", text)));
         Ok(dev::Options {
+            program: env::current_exe().unwrap_or_else(|_| PathBuf::from("specter-server")),
             data_dir,
             port: self.port,
             http_port: self.http_port,
+            nodes: self.nodes,
             expose: self.expose,
             log: log.map_or_else(|| Ok("warn".to_owned()), config::log)?,
         })
@@ -415,6 +441,7 @@ impl Run {
             cert_dir: one("--cert-dir", self.cert_dir),
             cert_env: switch("--cert-env", self.cert_env),
             apex: many("--apex", self.apex),
+            drain: one("--drain", self.drain),
             log: one("--log", self.log),
             log_json: switch("--log-json", self.log_json),
             ..Layer::default()
@@ -439,6 +466,7 @@ fn environment(variable: impl Fn(&str) -> Option<String>) -> Layer {
         cert_dir: one("SPECTER_CERT_DIR"),
         cert_env: one("SPECTER_CERT_ENV"),
         apex: many("SPECTER_APEX"),
+        drain: one("SPECTER_DRAIN"),
         log: one("SPECTER_LOG"),
         log_json: one("SPECTER_LOG_JSON"),
         ..Layer::default()

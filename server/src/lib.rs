@@ -8,7 +8,7 @@
 //! | 3 | [`link`] | clients' connections |
 //! | 4 | [`route`] | who owns a name, and a stream to its target |
 //! | 5 | [`gateway`] [`acme`] | visitors; the certificates they are shown |
-//! | 6 | [`run`] [`serve`] [`dev`] [`store`] [`args`] | builds a node of all this, and runs it for a command |
+//! | 6 | [`run`] [`serve`] [`dev`] [`store`] [`status`] [`args`] | builds a node of all this, and runs it for a command |
 //!
 //! A module imports lower layers and itself only.
 
@@ -25,5 +25,6 @@ pub mod route;
 pub mod run;
 pub mod serve;
 pub mod shutdown;
+pub mod status;
 pub mod store;
 pub mod transport;

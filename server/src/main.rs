@@ -6,8 +6,8 @@ use specter_server::{
     args::{ArgsError, Command},
     dev,
     identity::pki,
-    serve::{print, serve},
-    store,
+    serve::{end_with_input, print, serve},
+    status, store,
 };
 
 fn main() -> ExitCode {
@@ -24,7 +24,12 @@ fn follow(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
         Command::Print(text) => print(&text),
         Command::Run(config) => serve(*config, async |_, _| Ok(std::future::ready(())))?,
+        Command::RunWithParent(config) => {
+            end_with_input()?;
+            serve(*config, async |_, _| Ok(std::future::ready(())))?;
+        }
         Command::Dev(options) => dev::dev(&options)?,
+        Command::RingStatus(task) => status::run(&task, &mut io::stdout().lock())?,
         Command::Store(task) => store::run(&task, &mut io::stdout().lock())?,
         Command::PkiInit { directory, advertise } => {
             pki::init(&directory, &advertise.host, SystemTime::now())?;

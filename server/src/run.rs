@@ -5,16 +5,19 @@ use crate::{
     config::{Advertise, Config},
     gateway::Gateway,
     identity::{self, Credentials, tls::TlsError},
-    link::{accept::Links, registry::Registry},
-    node::{self, Node, Opening, Tuning},
+    link::{accept::Links, passing::Passing, registry::Registry},
+    node::{self, Handle, Key, Node, Opening, Tuning},
     route::{Router, publish::Names},
     shutdown::Shutdown,
+    status,
     transport::{
         accept::{Accepted, Acceptor},
         endpoint::{self, BindError},
         peers::Peers,
+        relay::Relays,
     },
 };
+use join::{Own, Seeds};
 use rustls::server::ResolvesServerCert;
 use std::{
     io,
@@ -22,7 +25,14 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::lookup_host, sync::mpsc};
+use tokio::{
+    net::lookup_host,
+    sync::mpsc,
+    time::{Instant, interval, sleep, timeout},
+};
+
+mod farewell;
+mod join;
 
 /// A node that serves.
 pub struct Running {
@@ -35,7 +45,10 @@ pub struct Running {
     visitors: Shutdown,
     links: Shutdown,
     peers: Shutdown,
+    names: Arc<Names>,
     node: Node,
+    registry: Arc<Registry>,
+    drain: Duration,
 }
 
 /// Why a node did not start.
@@ -50,14 +63,6 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] node::OpenError),
-    /// A node to join has no address.
-    #[error("{name} of --join has no address that is known here; check its spelling and this machine's DNS")]
-    Join {
-        /// As given.
-        name: String,
-        /// What the resolver says.
-        source: Option<io::Error>,
-    },
     /// The certificates for visitors.
     #[error(transparent)]
     Certificates(#[from] LoadError),
@@ -66,14 +71,28 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
-/// Visitors' requests and streams in progress get this long to end by themselves.
-const DRAIN: Duration = Duration::from_secs(5);
-
-/// Links have nothing left to finish when the visitors are gone: time to tell the clients.
+/// Time to tell the other sides that connections end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long it may take until other nodes can know that this one serves nothing any more.
+const WITHDRAW: Duration = Duration::from_secs(2);
+
 /// How long the other nodes may take to go on without this one.
-const LEAVE: Duration = Duration::from_secs(20);
+pub const LEAVE: Duration = Duration::from_secs(20);
+
+/// How long a visitor's connection without a request is kept when the node is to stop. It is told with the answer to its next
+/// request, if that comes in this time, that there are no more; a visitor who is hung up on may have one on the way.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// How long clients may take to open links to other nodes, when nothing is in progress on those that they have here.
+const MOVE: Duration = Duration::from_secs(2);
+
+/// Longest that a start waits for the store to answer look-ups, and of how many names: they lie all around the ring.
+const FOOTING: Duration = Duration::from_secs(5);
+const FOOTING_LOOK_UPS: usize = 16;
+
+/// How often it is seen whether all clients have moved.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Packets of other nodes that may wait to be read.
 const ARRIVALS: usize = 1024;
@@ -108,32 +127,49 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     let (inbox, arrivals) = mpsc::channel(ARRIVALS);
     let dial = Arc::new(identity::tls::dial(&credentials)?);
     let peers = Peers::start(endpoints.clone(), dial, inbox, peer_tasks.clone())?;
+    let relays = Relays::new(endpoints.clone(), Arc::new(identity::tls::relay(&credentials)?), link_tasks.clone())?;
+    let address = node_address(&config.advertise, &udp_addresses, port).await;
+    let own = Own { addresses: udp_addresses.iter().copied().chain([address]).collect() };
+    let seeds = Seeds::new(config.join, own);
+    let found = seeds.look().await;
     let opening = Opening {
         data_dir: &config.data_dir,
         cluster: credentials.cluster_id.0,
-        address: node_address(&config.advertise, &udp_addresses, port).await,
-        seeds: resolve(&config.join).await?,
+        address,
+        founds: found.nobody(),
+        seeds: found.addresses,
         tuning: Tuning::with(config.sync),
     };
     let node = Node::open(opening, peers.clone(), arrivals, &peer_tasks)?;
+    let (looking, stopping) = (seeds.keep_looking(node.handle(), node.neighbours()), peer_tasks.token());
+    peer_tasks.spawn(async move { stopping.run_until_cancelled(looking).await.unwrap_or(()) });
     let registry = Arc::new(Registry::default());
+    let names = Arc::new(Names::new(node.handle(), registry.clone(), relays.clone(), address, &link_tasks));
     let links = Arc::new(Links::new(
-        Arc::new(Names::new(node.handle())),
+        names.clone(),
         registry.clone(),
         credentials.client_ca.clone(),
+        (node.id(), node.neighbours()),
         (config.apexes[0].clone(), port),
         config.work_bits,
         link_tasks.clone(),
     ));
+    let source = status::Source { store: node.handle(), peers: peers.clone(), registry: registry.clone() };
+    status::serve(&config.data_dir, source, &peer_tasks);
+    let passing = Passing::new(registry.clone(), relays.clone(), link_tasks.clone(), visitors.clone());
     let acceptor = Acceptor::new(link_tasks.clone(), move |accepted| match accepted {
         Accepted::Link(connection, place) => links.serve(connection, place),
         Accepted::Node(connection) => peers.accepted(connection),
+        Accepted::Relay(connection) => passing.serve(connection),
     });
     for endpoint in endpoints {
         link_tasks.spawn(acceptor.clone().accept(endpoint));
     }
-    let router = Arc::new(Router::new(registry, node.handle()));
+    let router = Arc::new(Router::new(registry.clone(), relays, &node.handle(), address, visitors.clone()));
     let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());
+    let (seeing_off, stopping) = (farewell::see_off(gateway.clone(), node.neighbours()), peer_tasks.token());
+    peer_tasks.spawn(async move { stopping.run_until_cancelled(seeing_off).await.unwrap_or(()) });
+    find_footing(&node.handle()).await;
     for listener in tcp {
         gateway.serve_tls(listener)?;
     }
@@ -147,8 +183,28 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         visitors,
         links: link_tasks,
         peers: peer_tasks,
+        names,
         node,
+        registry,
+        drain: config.drain,
     })
+}
+
+/// Waits until names can be looked up. A node that has just started does not know yet who keeps what: visitors who connect
+/// already wait where nothing fails, and not for long, since a node that is cut off still serves the links that it has.
+async fn find_footing(store: &Handle) {
+    let store = store.within(FOOTING / 10);
+    let looked_up = async {
+        for number in 0..FOOTING_LOOK_UPS {
+            let key = Key::new(format!("/footing/{number}"));
+            while store.hint_get(&key).await.is_err() {
+                sleep(LOOK).await;
+            }
+        }
+    };
+    if timeout(FOOTING, looked_up).await.is_err() {
+        tracing::warn!("names cannot be looked up yet; visitors of clients that are linked here are served");
+    }
 }
 
 /// Where other nodes reach this one: the address that it listens on, or if that is any address, the one it advertises.
@@ -161,34 +217,68 @@ async fn node_address(advertise: &Advertise, listening: &[SocketAddr], port: u16
     }
 }
 
-async fn resolve(names: &[Advertise]) -> Result<Vec<SocketAddr>, StartError> {
-    let mut addresses = Vec::new();
-    for name in names {
-        let unknown = |source| StartError::Join { name: format!("{}:{}", name.host, name.port), source };
-        let found: Vec<SocketAddr> =
-            lookup_host((name.host.as_str(), name.port)).await.map_err(|error| unknown(Some(error)))?.collect();
-        if found.is_empty() {
-            return Err(unknown(None));
-        }
-        addresses.extend(found);
-    }
-    Ok(addresses)
-}
-
 impl Running {
-    /// Accepts no more visitors, lets those in progress end within five seconds, then closes links and store.
+    /// Takes the node down so that nobody misses it:
+    ///
+    /// 1. Clients hear of it at once, and open links to other nodes. No new visitors and links are accepted; visitors who are
+    ///    connected hear with their next answer that they should connect anew. Other nodes take over the slots meanwhile.
+    /// 2. When the clients have moved, or have not in two seconds, streams in progress have as long as the configuration says,
+    ///    counted from the start; those among them that other nodes pass on to links of this one, too.
+    /// 3. Links and store are closed.
     pub async fn stop(self) {
-        let dropped = self.visitors.finish(DRAIN).await;
-        if dropped > 0 {
-            tracing::info!(dropped, "streams in progress were cut off");
-        }
-        if !self.node.leave(LEAVE).await {
-            tracing::warn!("other nodes still count on this one; they go on without it as after a crash");
-        }
+        self.links.drain();
+        self.visitors.drain();
+        let began = Instant::now();
+        tokio::join!(self.hand_over(), async {
+            self.let_clients_move().await;
+            // What clients have not taken elsewhere: other nodes' visitors do not come for it any more.
+            self.names.withdraw(WITHDRAW.min(self.drain)).await;
+            self.finish_streams(began).await;
+        });
         // The store comes before what carries its packets, and the links' end closes the sockets of both.
         self.node.stop().await;
         self.peers.finish(FAREWELL).await;
         self.links.finish(FAREWELL).await;
+    }
+
+    async fn hand_over(&self) {
+        // Without time for streams there is none for this: all nodes are stopped together.
+        if self.drain.is_zero() {
+            return;
+        }
+        let began = Instant::now();
+        if self.node.leave(LEAVE).await {
+            tracing::info!(elapsed_ms = began.elapsed().as_millis(), "no other node counts on this one any more");
+        } else {
+            tracing::warn!("other nodes still count on this one; they go on without it as after a crash");
+        }
+    }
+
+    async fn finish_streams(&self, began: Instant) {
+        let left = |span: Duration| span.min(self.drain).saturating_sub(began.elapsed());
+        if !self.visitors.ended(left(LAST_CALL)).await {
+            let dropped = self.visitors.finish(left(self.drain)).await;
+            if dropped > 0 {
+                tracing::info!(dropped, "streams in progress were cut off");
+            }
+        }
+        tracing::info!(elapsed_ms = began.elapsed().as_millis(), "no stream is in progress any more");
+    }
+
+    /// Clients of a node alone have nowhere to go.
+    async fn let_clients_move(&self) {
+        if self.node.neighbours().borrow().is_empty() {
+            return;
+        }
+        let mut looks = interval(LOOK);
+        let gone = async {
+            while !self.registry.is_empty() {
+                looks.tick().await;
+            }
+        };
+        if timeout(MOVE.min(self.drain), gone).await.is_err() {
+            tracing::debug!("some clients still have links here");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io::{self, IsTerminal, Write},
     process,
-    thread::available_parallelism,
+    thread::{self, available_parallelism},
     time::Duration,
 };
 
@@ -40,7 +40,8 @@ where
         CredentialsSource::Environment => Credentials::from_environment(args::variable)?,
     };
     let runtime = runtime(config.workers).map_err(ServeError::Runtime)?;
-    runtime.block_on(async {
+    let patience = config.drain.max(run::LEAVE) + MARGIN;
+    let outcome = runtime.block_on(async {
         let mut signals = Signals::listen().map_err(ServeError::Runtime)?;
         let shutdown = Shutdown::new();
         let running = tokio::select! {
@@ -51,21 +52,24 @@ where
         let ended = tokio::select! {
             ended = ready(&running, &shutdown) => ended,
             () = signals.next() => {
-                stop(running, std::future::ready(()), &shutdown, signals).await?;
+                stop(running, std::future::ready(()), &shutdown, signals, patience).await?;
                 return Ok(());
             }
         };
         match ended {
             Ok(ended) => {
                 signals.next().await;
-                stop(running, ended, &shutdown, signals).await
+                stop(running, ended, &shutdown, signals, patience).await
             }
             Err(error) => {
-                stop(running, std::future::ready(()), &shutdown, signals).await?;
+                stop(running, std::future::ready(()), &shutdown, signals, patience).await?;
                 Err(error)
             }
         }
-    })
+    });
+    // A name that is being looked up would hold everything up until DNS gives up.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Why a node did not serve, or did not end as it should.
@@ -93,10 +97,12 @@ pub enum ServeError {
     #[error(transparent)]
     Beside(Box<dyn std::error::Error + Send + Sync>),
     /// Some task did not end.
-    #[error("the node was stopped, but {tasks} of its tasks did not end within {} s and were dropped", STOP.as_secs())]
+    #[error("the node was stopped, but {tasks} of its tasks did not end within {} s and were dropped", patience.as_secs())]
     Late {
         /// How many.
         tasks: usize,
+        /// How long they had.
+        patience: Duration,
     },
 }
 
@@ -105,6 +111,7 @@ async fn stop(
     beside: impl Future<Output = ()>,
     shutdown: &Shutdown,
     mut signals: Signals,
+    patience: Duration,
 ) -> Result<(), ServeError> {
     info!("stopping; a second signal ends the program at once");
     let orderly = async {
@@ -112,9 +119,9 @@ async fn stop(
         running.stop().await;
     };
     tokio::select! {
-        ended = tokio::time::timeout(STOP, orderly) => match ended {
+        ended = tokio::time::timeout(patience, orderly) => match ended {
             Ok(()) => Ok(()),
-            Err(_) => Err(ServeError::Late { tasks: shutdown.running() }),
+            Err(_) => Err(ServeError::Late { tasks: shutdown.running(), patience }),
         },
         () = signals.next() => {
             warn!("ended by a second signal");
@@ -174,6 +181,20 @@ fn announce(running: &Running) {
     print(&lines);
 }
 
+/// Ends the process as soon as its standard input ends: whoever started it is gone. The store is made for that.
+///
+/// # Errors
+/// [`ServeError::Runtime`]
+pub fn end_with_input() -> Result<(), ServeError> {
+    let watch = || {
+        // Nothing is to be said there: an error is as good as an end.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        process::exit(0);
+    };
+    thread::Builder::new().name("parent".to_owned()).spawn(watch).map_err(ServeError::Runtime)?;
+    Ok(())
+}
+
 /// Writes to standard output at once. A reader that went away is no reason to stop serving.
 pub fn print(text: &str) {
     let mut out = io::stdout().lock();
@@ -183,18 +204,27 @@ pub fn print(text: &str) {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// Taken and ignored: a terminal that is closed sends it, and nothing is to be read anew.
+    hangup: Signal,
 }
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// Ends with the next signal.
+    /// Ends with the next signal that asks the node to end.
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => info!("SIGHUP changes nothing; SIGTERM stops the node"),
+            }
         }
     }
 }
@@ -202,5 +232,5 @@ impl Signals {
 /// Visitors at most, and some for listeners, links and the store.
 const DESCRIPTORS: u64 = 20_000;
 
-/// How long an orderly end may take: longer than visitors, the other nodes and the store may together.
-const STOP: Duration = Duration::from_secs(45);
+/// How much longer an orderly end may take than streams in progress and the other nodes: links and the store come after.
+const MARGIN: Duration = Duration::from_secs(10);

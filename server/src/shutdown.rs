@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     tasks: TaskTracker,
+    draining: CancellationToken,
     stopping: CancellationToken,
     dropping: CancellationToken,
 }
@@ -32,6 +33,30 @@ impl Shutdown {
         });
     }
 
+    /// Ends when nothing new is to be begun, because the program stops soon: what is under way still has time.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn draining(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Whether nothing new is to be begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Asks all tasks to begin nothing new, some time before they are to stop.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Waits until there are no tasks, for at most so long. Tells whether there are none.
+    pub async fn ended(&self, patience: Duration) -> bool {
+        self.tasks.close();
+        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+    }
+
     /// Ends when the program is asked to stop.
     ///
     /// # Cancel safety
@@ -45,6 +70,11 @@ impl Shutdown {
         self.stopping.child_token()
     }
 
+    /// Whether the program was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
     /// Tasks that have not ended yet.
     pub fn running(&self) -> usize {
         self.tasks.len()
@@ -52,6 +82,7 @@ impl Shutdown {
 
     /// Asks all tasks to stop without waiting for them.
     pub fn stop(&self) {
+        self.draining.cancel();
         self.stopping.cancel();
         self.tasks.close();
     }

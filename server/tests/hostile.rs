@@ -66,6 +66,7 @@ impl Node {
             log: "off".to_owned(),
             log_json: false,
             work_bits: 0,
+            drain: Duration::from_secs(5),
             workers: 1,
         };
         let credentials = Credentials::from_directory(&certs).expect("credentials");

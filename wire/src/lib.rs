@@ -18,6 +18,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod codec;
 pub mod error;
 pub mod id;

@@ -27,3 +27,6 @@ pub const WORK_BITS_MAX: u8 = 24;
 
 /// Longest wait for the head of a target's answer that a tunnel may ask for, in milliseconds: one hour.
 pub const HEADER_TIMEOUT_MS_MAX: u32 = 3_600_000;
+
+/// Most nodes that a node names to a client at a time.
+pub const NEIGHBOURS: usize = 16;

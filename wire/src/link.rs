@@ -1,15 +1,17 @@
 //! Control messages of a link: the client's requests and the node's replies, on the first stream of the link.
 //!
 //! The client opens that stream and sends [`Request::Hello`] first. Requests carry a number of the client's choice and
-//! replies repeat it, so many may be under way at once; the node answers them in order. [`Reply::Ping`] and
-//! [`Reply::Draining`] come unasked, with number 0.
+//! replies repeat it, so many may be under way at once; the node answers them in order. [`Reply::Ping`],
+//! [`Reply::Neighbours`] and [`Reply::Draining`] come unasked, with number 0.
 //!
 //! Registration binds a key to the connection it is proven on: the transcript below uses a TLS exporter, so a captured
 //! proof is worth nothing elsewhere, and the node keeps no table of used proofs.
 
 use crate::{
+    address::Address,
     error::ErrorCode,
-    limits::{AGENT_BYTES, AUTHORITY_BYTES, BATCH, HEADER_TIMEOUT_MS_MAX},
+    id::NodeId,
+    limits::{AGENT_BYTES, AUTHORITY_BYTES, BATCH, HEADER_TIMEOUT_MS_MAX, NEIGHBOURS},
     name::is_authority,
 };
 use heapless::Vec;
@@ -139,6 +141,8 @@ pub enum Request<'a> {
 pub enum Reply<'a> {
     /// Who the node takes the client for, and how it serves.
     Welcome {
+        /// Which node this is, so that a client keeps one link to each.
+        node: NodeId,
         /// Whether the client showed a valid certificate of this cluster.
         registered: bool,
         /// Zero bits that [`Request::Register`] must show.
@@ -178,6 +182,21 @@ pub enum Reply<'a> {
     },
     /// The node goes away: open links elsewhere; streams in progress may still end.
     Draining,
+    /// Other nodes where the client may open links, in no order. Told after [`Reply::Welcome`] and again when it changes;
+    /// a node that is no longer named may still serve.
+    Neighbours {
+        /// At most [`NEIGHBOURS`].
+        nodes: Vec<Neighbour, NEIGHBOURS>,
+    },
+}
+
+/// A node where a client may open a link: at this address, by the name of the apex.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Which node.
+    pub node: NodeId,
+    /// Where it takes links.
+    pub address: Address,
 }
 
 /// A tunnel as the gateway needs to know it. What it leads to stays with the client.

@@ -3,13 +3,23 @@
 //! The node opens the stream and sends one [`StreamHeader`] frame with the visitor's first bytes right behind it. The
 //! client dials the target and answers with one byte: [`CONNECTED`], then the target's bytes follow, or the number of an
 //! [`ErrorCode`], then the stream ends.
+//!
+//! A node that has no link itself sends the same on a stream to a node that has one ([`crate::version::ALPN_RELAY`]).
+//! That node says at once with [`PASSED_ON`] that a link took the stream, and joins the two: what comes behind that byte
+//! is the client's. Without a link it answers [`ErrorCode::NoLiveLink`]; it never passes a stream on to a third node.
+//! To a stream that ends without a header it answers with some byte: so it is asked whether it lives.
 
-use crate::error::{ErrorCode, UnknownCode};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use crate::{
+    address::Address,
+    error::{ErrorCode, UnknownCode},
+};
 use serde::{Deserialize, Serialize};
 
 /// The status byte of a stream that reached its target.
 pub const CONNECTED: u8 = 0;
+
+/// The first byte of an answer to another node: a link took the stream. The client's status byte follows.
+pub const PASSED_ON: u8 = 255;
 
 /// Reads a status byte.
 ///
@@ -30,7 +40,7 @@ pub struct StreamHeader<'a> {
     /// The tunnel, as published on this link.
     pub hostname: &'a str,
     /// Who visits. A pooled HTTP stream names the first of its visitors.
-    pub visitor: Visitor,
+    pub visitor: Address,
 }
 
 /// How a stream's bytes reach the target.
@@ -42,43 +52,4 @@ pub enum StreamKind {
     Http1,
     /// As HTTP/2 with prior knowledge; an `https://` target is offered `h2`.
     Http2,
-}
-
-/// A visitor's address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Visitor {
-    /// IPv4 or IPv6 in network order.
-    pub ip: VisitorIp,
-    /// TCP or UDP port.
-    pub port: u16,
-}
-
-/// Bytes of an IP address, in network order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum VisitorIp {
-    /// IPv4.
-    V4([u8; 4]),
-    /// IPv6.
-    V6([u8; 16]),
-}
-
-impl From<SocketAddr> for Visitor {
-    /// An IPv4 address inside IPv6 is told as the IPv4 address that it is.
-    fn from(address: SocketAddr) -> Self {
-        let ip = match address.ip().to_canonical() {
-            IpAddr::V4(ip) => VisitorIp::V4(ip.octets()),
-            IpAddr::V6(ip) => VisitorIp::V6(ip.octets()),
-        };
-        Self { ip, port: address.port() }
-    }
-}
-
-impl From<Visitor> for SocketAddr {
-    fn from(visitor: Visitor) -> Self {
-        let ip = match visitor.ip {
-            VisitorIp::V4(octets) => IpAddr::V4(Ipv4Addr::from(octets)),
-            VisitorIp::V6(octets) => IpAddr::V6(Ipv6Addr::from(octets)),
-        };
-        Self::new(ip, visitor.port)
-    }
 }

@@ -12,3 +12,8 @@ pub const ALPN_CONNECT: &[u8] = b"specter-connect/1";
 
 /// What nodes of one cluster say to each other: QUIC, both sides with a certificate of the cluster CA.
 pub const ALPN_NODE: &[u8] = b"specter-node/1";
+
+/// Visitors' streams from one node to another that has a link for them: QUIC, both sides with a certificate of the
+/// cluster CA. Apart from [`ALPN_NODE`], so that neither a visitor's megabytes nor its silence holds the store up. The
+/// node that was dialed opens one stream itself, with nothing in it, when it is about to go away: visitors should go elsewhere.
+pub const ALPN_RELAY: &[u8] = b"specter-relay/1";

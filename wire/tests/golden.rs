@@ -4,12 +4,14 @@
 
 use proptest::prelude::*;
 use specter_wire::{
+    address::Address,
     codec::{FrameError, body_length, decode, encode},
     error::ErrorCode,
+    id::NodeId,
     limits::{BATCH, CONTROL_FRAME_BYTES, STREAM_FRAME_BYTES},
-    link::{Carries, ClientFrame, HostHeader, NodeFrame, Reply, Request, Tunnel},
-    stream::{StreamHeader, StreamKind, Visitor, status},
-    version::{ALPN_CONNECT, ALPN_LINK, ALPN_NODE, PROTOCOL},
+    link::{Carries, ClientFrame, HostHeader, Neighbour, NodeFrame, Reply, Request, Tunnel},
+    stream::{StreamHeader, StreamKind, status},
+    version::{ALPN_CONNECT, ALPN_LINK, ALPN_NODE, ALPN_RELAY, PROTOCOL},
 };
 use std::{fmt::Debug, net::SocketAddr};
 
@@ -64,12 +66,15 @@ fn requests_have_these_bytes() {
 fn replies_have_these_bytes() {
     let mut names = heapless::Vec::new();
     names.push("a-b").expect("room");
+    let mut nodes = heapless::Vec::new();
+    let address: SocketAddr = "192.0.2.1:443".parse().expect("address");
+    nodes.push(Neighbour { node: NodeId([0x11; 16]), address: address.into() }).expect("room");
     let mut outcomes = heapless::Vec::new();
     outcomes.extend([None, Some(ErrorCode::NotOwner)]);
     let frames = [
         (
-            Reply::Welcome { registered: true, work_bits: 18, apex: "localhost", port: 8443 },
-            "10000700011209".to_owned() + "6c6f63616c686f7374" + "fb41",
+            Reply::Welcome { node: NodeId([0xee; 16]), registered: true, work_bits: 18, apex: "localhost", port: 8443 },
+            "20000700".to_owned() + &"ee".repeat(16) + "011209" + "6c6f63616c686f7374" + "fb41",
         ),
         (Reply::Certificate { pem: "-" }, "04000701012d".to_owned()),
         (Reply::Hostnames { names, more: false }, "080007020103612d6200".to_owned()),
@@ -77,6 +82,7 @@ fn replies_have_these_bytes() {
         (Reply::Refused { code: ErrorCode::Limit }, "0300070408".to_owned()),
         (Reply::Ping { nonce: 1 }, "0300070501".to_owned()),
         (Reply::Draining, "02000706".to_owned()),
+        (Reply::Neighbours { nodes }, "1a000707".to_owned() + "01" + &"11".repeat(16) + "00c0000201bb03"),
     ];
     for (reply, hex) in frames {
         let frame = NodeFrame { id: 7, reply };
@@ -91,7 +97,7 @@ fn a_stream_header_has_these_bytes() {
     let header = StreamHeader { kind: StreamKind::Http1, hostname: "a-b", visitor: visitor.into() };
     golden(&header, "0c000103612d6200c0000201bb03");
     let mapped: SocketAddr = "[::ffff:192.0.2.1]:443".parse().expect("address");
-    assert_eq!(Visitor::from(mapped), header.visitor);
+    assert_eq!(Address::from(mapped), header.visitor);
     assert_eq!(SocketAddr::from(header.visitor), visitor);
 }
 
@@ -114,7 +120,7 @@ fn the_largest_batch_fits_its_frame() {
 #[test]
 fn every_alpn_name_carries_the_protocol_version() {
     let ending = format!("/{PROTOCOL}");
-    for name in [ALPN_LINK, ALPN_CONNECT, ALPN_NODE] {
+    for name in [ALPN_LINK, ALPN_CONNECT, ALPN_NODE, ALPN_RELAY] {
         assert!(name.ends_with(ending.as_bytes()));
     }
 }

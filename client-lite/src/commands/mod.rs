@@ -3,7 +3,7 @@
 use crate::{
     args::{self, Args, Command, UsageError},
     config::{Config, ConfigError},
-    connect, owned,
+    connect, log, owned,
     store::Store,
     tls::Trust,
     tunnel::{Client, Event, TunnelError, TunnelOptions, run_tunnel, sentence},
@@ -11,7 +11,7 @@ use crate::{
 use argh::FromArgs;
 use std::{
     collections::BTreeSet,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 use tokio::{runtime::Runtime, sync::mpsc};
@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
         eprintln!("No command is given.\nRun `{name} --help` for the commands.");
         return ExitCode::from(USAGE);
     };
-    start_log(command.log());
+    log::start(command.log());
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -160,7 +160,7 @@ where
                     }
                 }
                 // The log has told them.
-                Event::Refused { .. } | Event::Disconnected { .. } => {}
+                Event::Refused { .. } | Event::Links { .. } | Event::Disconnected { .. } => {}
             }
         }
         Ok(())
@@ -171,16 +171,6 @@ where
 
 fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)
-}
-
-fn start_log(level: tracing::Level) {
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .init();
 }
 
 /// Tells a failure as a sentence.

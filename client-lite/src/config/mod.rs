@@ -6,6 +6,7 @@ pub(crate) mod raw;
 mod tests;
 
 use crate::{
+    memory::Memory,
     target::{Authority, Target, TargetError},
     tls::{Trust, TrustError},
 };
@@ -32,6 +33,10 @@ pub(crate) struct Config {
     /// The identity's key in PEM; empty before the first start.
     pub(crate) private_key: raw::Secret,
     pub(crate) tunnels: Vec<Tunnel>,
+    /// How much may be on its way.
+    pub(crate) memory: Memory,
+    /// Nodes to keep a link to.
+    pub(crate) links: usize,
 }
 
 /// One tunnel.
@@ -74,7 +79,15 @@ impl Config {
     /// A configuration of one tunnel that lives in memory.
     pub(crate) fn single(apex: Authority, trust: Trust, tunnel: Tunnel) -> Self {
         let private_key = raw::Secret(String::new());
-        Self { apex, trust, certificate: String::new(), private_key, tunnels: vec![tunnel] }
+        Self {
+            apex,
+            trust,
+            certificate: String::new(),
+            private_key,
+            tunnels: vec![tunnel],
+            memory: Memory::default(),
+            links: defaults::LINKS,
+        }
     }
 
     /// Whether a first connection has something to write back.
@@ -183,14 +196,16 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn config(&self, raw: RawConfig) -> Result<Config, ConfigError> {
         let version = raw.version.ok_or_else(|| self.absent(1, "version", "write `version: 2`"))?;
-        if version.value.0 != VERSION {
+        if version.value != VERSION {
             let reason = "is a version this program does not know: write 2";
-            return Err(self.value(version.line, "version", version.value.0, reason));
+            return Err(self.value(version.line, "version", &version.value, reason));
         }
         let apex = raw.apex.ok_or_else(|| self.absent(version.line, "apex", "write `apex: example.com:443`"))?;
         let trust = self.trust(raw.ca_file, raw.pinned_key)?;
         let apex = Authority::parse(&apex.value, Some(defaults::APEX_PORT))
             .map_err(|error| self.value(apex.line, "apex", &apex.value, error))?;
+        let memory = self.memory(raw.memory)?;
+        let links = self.links(raw.links)?;
         let mut tunnels = Vec::new();
         let mut lines = BTreeMap::new();
         for tunnel in raw.tunnels.unwrap_or_default() {
@@ -212,6 +227,8 @@ impl Checker<'_> {
             certificate: raw.certificate.map(|at| at.value).unwrap_or_default(),
             private_key: raw.priv_key.map_or(raw::Secret(String::new()), |at| at.value),
             tunnels,
+            memory,
+            links,
         })
     }
 
@@ -230,6 +247,23 @@ impl Checker<'_> {
         }
     }
 
+    fn links(&self, links: Option<At<String>>) -> Result<usize, ConfigError> {
+        let Some(At { value, line }) = links else {
+            return Ok(defaults::LINKS);
+        };
+        let count = value.parse().ok().filter(|count| (1..=LINKS_MAX).contains(count));
+        count.ok_or_else(|| self.value(line, "links", &value, "is no number from 1 to 8"))
+    }
+
+    fn memory(&self, memory: Option<At<String>>) -> Result<Memory, ConfigError> {
+        let Some(At { value, line }) = memory else {
+            return Ok(Memory::default());
+        };
+        Memory::parse(&value).ok_or_else(|| {
+            self.value(line, "memory", &value, "is no size: write small, normal or large, or leave it out")
+        })
+    }
+
     fn tunnel(&self, raw: RawTunnel, fallback_line: u64) -> Result<Tunnel, ConfigError> {
         let line = [raw.hostname.as_ref().map(|at| at.line), raw.header_mode.as_ref().map(|at| at.line)];
         let line = line.into_iter().flatten().min().unwrap_or(fallback_line);
@@ -237,10 +271,10 @@ impl Checker<'_> {
         let bad_target = |error: TargetError| self.value(text.line, "target", &text.value, error);
         let mut target = Target::parse(&text.value).map_err(bad_target)?;
         if let Some(At { value, line }) = raw.insecure {
-            let bad = |reason: &dyn fmt::Display| self.value(line, "insecure", &value.0, reason);
-            target = match value.0.as_str() {
-                "false" => target,
-                "true" => target.without_verification().map_err(|error| bad(&error))?,
+            let bad = |reason: &dyn fmt::Display| self.value(line, "insecure", &value, reason);
+            target = match value.as_str() {
+                "false" | "False" | "FALSE" => target,
+                "true" | "True" | "TRUE" => target.without_verification().map_err(|error| bad(&error))?,
                 _ => return Err(bad(&"is neither true nor false")),
             };
         }
@@ -254,7 +288,7 @@ impl Checker<'_> {
         };
         if let Some(at) = raw.header_timeout {
             tunnel.header_timeout_ms =
-                duration_ms(&at.value.0).ok_or_else(|| self.value(at.line, "headerTimeout", &at.value.0, DURATION))?;
+                duration_ms(&at.value).ok_or_else(|| self.value(at.line, "headerTimeout", &at.value, DURATION))?;
         }
         tunnel.host = self.host(&tunnel.target, raw.header_mode, raw.header_host, text.line)?;
         Ok(tunnel)
@@ -345,12 +379,17 @@ pub(crate) fn duration_ms(text: &str) -> Option<u32> {
 /// The only version of the file there is.
 const VERSION: &str = "2";
 
+/// Most nodes that a client may keep links to: as many links as a node lets one client have.
+const LINKS_MAX: usize = 8;
+
 const DURATION: &str = "is no duration: write 500ms, 15s or 2m, at most 1h";
 
 /// What fields mean when they are left out.
 pub(crate) mod defaults {
     /// Port of the nodes.
     pub(crate) const APEX_PORT: u16 = 443;
+    /// Two may fail at once.
+    pub(crate) const LINKS: usize = 3;
     /// Wait for the head of a target's answer, as the original has it.
     pub(crate) const HEADER_TIMEOUT_MS: u32 = 15_000;
 }

@@ -1,37 +1,31 @@
-//! The configuration file as the user typed it: every field optional, unknown ones refused. Checked by `config`.
+//! The configuration file as the user typed it: every field optional, unknown ones refused. PURE. Checked by `config`.
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, Visitor},
-};
-use serde_saphyr::Spanned;
+use crate::yaml::{self, Entry, Kind, Mapping, Node, SyntaxError};
 use std::fmt;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RawConfig {
-    pub(crate) version: Option<At<Scalar>>,
+    pub(crate) version: Option<At<String>>,
     pub(crate) apex: Option<At<String>>,
     pub(crate) ca_file: Option<At<String>>,
     pub(crate) pinned_key: Option<At<String>>,
     pub(crate) certificate: Option<At<String>>,
     pub(crate) priv_key: Option<At<Secret>>,
     pub(crate) tunnels: Option<Vec<RawTunnel>>,
+    pub(crate) memory: Option<At<String>>,
+    pub(crate) links: Option<At<String>>,
 }
 
-/// One entry of `tunnels`. The aliases are names that older files of the original use.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+/// One entry of `tunnels`. Values are texts, so that the check that follows can tell what they hold: `15s` and `15` are
+/// both durations.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RawTunnel {
     pub(crate) target: Option<At<String>>,
     pub(crate) hostname: Option<At<String>>,
-    pub(crate) insecure: Option<At<Scalar>>,
-    #[serde(alias = "proxyHeaderTimeout")]
-    pub(crate) header_timeout: Option<At<Scalar>>,
-    #[serde(alias = "proxyHeaderMode")]
+    pub(crate) insecure: Option<At<String>>,
+    pub(crate) header_timeout: Option<At<String>>,
     pub(crate) header_mode: Option<At<String>>,
-    #[serde(alias = "proxyHeaderHost")]
     pub(crate) header_host: Option<At<String>>,
 }
 
@@ -48,16 +42,8 @@ impl<T: PartialEq> PartialEq for At<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::deserialize(deserializer)?;
-        Ok(Self { value: spanned.value, line: spanned.referenced.line() })
-    }
-}
-
 /// A text that must not appear in logs.
-#[derive(Clone, PartialEq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Secret(pub(crate) String);
 
 impl fmt::Debug for Secret {
@@ -66,75 +52,162 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A text, a number or a truth value as its text, so that the check that follows can tell what it holds: `15s` and `15`
-/// are both durations.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Scalar(pub(crate) String);
+/// Parses the text of a file. Messages never quote a value, which may be the private key.
+pub(crate) fn parse(text: &str) -> Result<RawConfig, SyntaxError> {
+    match yaml::parse(text)? {
+        Some(root) => Reader { root: &root }.config(),
+        None => Ok(RawConfig::default()),
+    }
+}
 
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ScalarVisitor;
+/// Takes the fields out of a tree.
+struct Reader<'a> {
+    /// Where aliases find what they refer to.
+    root: &'a Node,
+}
 
-        impl Visitor<'_> for ScalarVisitor {
-            type Value = Scalar;
+impl<'a> Reader<'a> {
+    fn config(&self) -> Result<RawConfig, SyntaxError> {
+        let mut raw = RawConfig::default();
+        for entry in self.fields(self.root, "the file")? {
+            let field = match entry.key.text.as_str() {
+                "version" => &mut raw.version,
+                "apex" => &mut raw.apex,
+                "caFile" => &mut raw.ca_file,
+                "pinnedKey" => &mut raw.pinned_key,
+                "memory" => &mut raw.memory,
+                "links" => &mut raw.links,
+                "certificate" => &mut raw.certificate,
+                "privKey" => {
+                    raw.priv_key = self.text(entry)?.map(|At { value, line }| At { value: Secret(value), line });
+                    continue;
+                }
+                "tunnels" => {
+                    raw.tunnels = self.tunnels(entry)?;
+                    continue;
+                }
+                _ => return Err(unknown(entry)),
+            };
+            *field = self.text(entry)?;
+        }
+        Ok(raw)
+    }
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a single value")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar(text.to_owned()))
-            }
-
-            fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Scalar, E> {
-                Ok(Scalar(truth.to_string()))
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-
-            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
+    fn tunnels(&self, entry: &'a Entry) -> Result<Option<Vec<RawTunnel>>, SyntaxError> {
+        let value = self.resolve(&entry.value)?;
+        match &value.kind {
+            Kind::Sequence(items) => items.iter().map(|item| self.tunnel(item)).collect::<Result<_, _>>().map(Some),
+            Kind::Scalar(_) if value.is_null() => Ok(None),
+            Kind::Scalar(_) | Kind::Mapping(_) | Kind::Alias(_) => {
+                let message = "`tunnels`: a sequence is expected, one line with `- target: …` for each tunnel";
+                Err(SyntaxError::new(entry.value.line, message))
             }
         }
+    }
 
-        deserializer.deserialize_any(ScalarVisitor)
+    fn tunnel(&self, node: &'a Node) -> Result<RawTunnel, SyntaxError> {
+        let mut raw = RawTunnel::default();
+        for entry in self.fields(node, "a tunnel")? {
+            // Those that begin with `proxy` are names that older files of the original use.
+            let field = match entry.key.text.as_str() {
+                "target" => &mut raw.target,
+                "hostname" => &mut raw.hostname,
+                "insecure" => &mut raw.insecure,
+                "headerTimeout" | "proxyHeaderTimeout" => &mut raw.header_timeout,
+                "headerMode" | "proxyHeaderMode" => &mut raw.header_mode,
+                "headerHost" | "proxyHeaderHost" => &mut raw.header_host,
+                _ => return Err(unknown(entry)),
+            };
+            if field.is_some() {
+                return Err(twice(entry));
+            }
+            *field = self.text(entry)?;
+        }
+        Ok(raw)
+    }
+
+    /// The entries of a mapping, each key once. What `<<` brings in gives way to what the mapping itself says.
+    fn fields(&self, node: &'a Node, what: &str) -> Result<Vec<&'a Entry>, SyntaxError> {
+        let mut fields = self.mapping(node, what)?.map(own).transpose()?.unwrap_or_default();
+        for _ in 0..MERGES {
+            let Some(index) = fields.iter().position(|entry| entry.key.text == MERGE) else {
+                return Ok(fields);
+            };
+            let merged = self.mapping(&fields.remove(index).value, "`<<`")?;
+            for entry in merged.map(own).transpose()?.unwrap_or_default() {
+                if fields.iter().all(|known| known.key.text != entry.key.text) {
+                    fields.push(entry);
+                }
+            }
+        }
+        Err(SyntaxError::new(node.line, "`<<` leads to too many others"))
+    }
+
+    /// The mapping that a node is or refers to; None if it is null.
+    fn mapping(&self, node: &'a Node, what: &str) -> Result<Option<&'a Mapping>, SyntaxError> {
+        let value = self.resolve(node)?;
+        match &value.kind {
+            Kind::Mapping(mapping) => Ok(Some(mapping)),
+            Kind::Scalar(_) if value.is_null() => Ok(None),
+            Kind::Scalar(_) | Kind::Sequence(_) | Kind::Alias(_) => {
+                Err(SyntaxError::new(node.line, format!("{what} has to be a mapping of `key: value` lines")))
+            }
+        }
+    }
+
+    /// A single value; None if nothing is said.
+    fn text(&self, entry: &'a Entry) -> Result<Option<At<String>>, SyntaxError> {
+        let value = self.resolve(&entry.value)?;
+        match &value.kind {
+            Kind::Scalar(_) if value.is_null() => Ok(None),
+            Kind::Scalar(scalar) => Ok(Some(At { value: scalar.text.clone(), line: entry.value.line })),
+            Kind::Mapping(_) | Kind::Sequence(_) | Kind::Alias(_) => {
+                Err(SyntaxError::new(entry.line, format!("`{}`: a single value is expected", entry.key.text)))
+            }
+        }
+    }
+
+    fn resolve(&self, node: &'a Node) -> Result<&'a Node, SyntaxError> {
+        match node.kind {
+            Kind::Alias(anchor) => {
+                self.root.anchored(anchor).ok_or_else(|| SyntaxError::new(node.line, "there is no such anchor"))
+            }
+            Kind::Scalar(_) | Kind::Mapping(_) | Kind::Sequence(_) => Ok(node),
+        }
     }
 }
 
-/// Why a text is no configuration, and on which line if that is known.
-#[derive(Debug)]
-pub(crate) struct ParseError {
-    pub(crate) line: u64,
-    pub(crate) message: String,
-}
-
-/// Parses the text of a file. Messages never quote the text, which may hold the private key.
-pub(crate) fn parse(text: &str) -> Result<RawConfig, ParseError> {
-    let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line());
-        let message = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
-        // The location is told in our own words; the parser repeats it at the end of its sentence.
-        let message = message.lines().next().unwrap_or_default();
-        let message = message.split(" at line ").next().unwrap_or_default();
-        ParseError { line, message: format!("{}{message}", subject(text, line)) }
-    })
-}
-
-/// The key on a line, to begin a message with. Never a value.
-fn subject(text: &str, line: u64) -> String {
-    let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
-    let line = text.lines().nth(index).unwrap_or_default();
-    let key = line.trim_start_matches([' ', '-', '{']).split(':').next().unwrap_or_default();
-    if !key.is_empty() && key.len() < line.len() && key.bytes().all(|b| b.is_ascii_alphabetic()) {
-        format!("`{key}`: ")
-    } else {
-        String::new()
+/// The entries of one mapping as it is written.
+fn own(mapping: &Mapping) -> Result<Vec<&Entry>, SyntaxError> {
+    let mut entries: Vec<&Entry> = Vec::with_capacity(mapping.entries.len());
+    for entry in &mapping.entries {
+        if entries.iter().any(|known| known.key.text == entry.key.text) {
+            return Err(twice(entry));
+        }
+        entries.push(entry);
     }
+    Ok(entries)
 }
+
+fn unknown(entry: &Entry) -> SyntaxError {
+    SyntaxError::new(entry.line, format!("`{}` is no field that belongs here", shown(entry)))
+}
+
+fn twice(entry: &Entry) -> SyntaxError {
+    SyntaxError::new(entry.line, format!("`{}` is given twice", shown(entry)))
+}
+
+/// A key as far as it looks like one: in a damaged file, a line of the private key may stand in its place.
+fn shown(entry: &Entry) -> &str {
+    let text = &entry.key.text;
+    if text.len() <= KEY_BYTES && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') { text } else { "…" }
+}
+
+/// Brings the entries of another mapping in, as most programs that read YAML have it.
+const MERGE: &str = "<<";
+
+/// Mappings that one mapping may bring in, by way of each other.
+const MERGES: usize = 8;
+
+/// Longest key that a message repeats.
+const KEY_BYTES: usize = 32;

@@ -14,6 +14,7 @@ fn the_example_is_a_configuration() {
     let config = check(include_str!("../../example.yaml")).expect("valid");
     assert_eq!(config.apex, Authority { host: "example.com".to_owned(), port: 443 });
     assert_eq!(config.tunnels.len(), 4);
+    assert_eq!(config.links, 3);
     assert_eq!(config.tunnels[1].host, Host::Hostname);
     assert_eq!(config.tunnels[1].header_timeout_ms, 30_000);
     assert!(config.is_incomplete());
@@ -59,6 +60,9 @@ fn errors_name_the_file_the_line_the_field_and_what_to_do() {
             vec!["line 5", "a-b.h.de", "line 4 already"],
         ),
         ("version: 2\napex: h\nversion: 2", vec!["line 3", "version"]),
+        ("version: 2\napex: h\nlinks: 0", vec!["line 3", "`links: 0`", "1 to 8"]),
+        ("version: 2\napex: h\nlinks: many", vec!["line 3", "`links: many`", "1 to 8"]),
+        ("version: 2\napex: h\nmemory: tiny", vec!["line 3", "`memory: tiny`", "small, normal or large"]),
         ("version: 2\napex: h\npinnedKey: abc", vec!["line 3", "pinnedKey", "base64"]),
         ("version: 2\napex: h\n\ttunnels: 7", vec!["line 2", "tab"]),
     ] {
@@ -68,6 +72,19 @@ fn errors_name_the_file_the_line_the_field_and_what_to_do() {
             assert!(error.contains(part), "{part:?} is not in: {error}");
         }
     }
+}
+
+#[test]
+fn aliases_and_merges_say_what_they_refer_to() {
+    let text = "version: 2\napex: &a h.de\ntunnels:\n- &t {target: 'http://h', headerHost: *a}\n- {<<: *t, headerMode: hostname}\n- <<: *t\n  headerHost: other\n";
+    let config = check(text).expect("valid");
+    let hosts: Vec<&Host> = config.tunnels.iter().map(|tunnel| &tunnel.host).collect();
+    assert_eq!(hosts, [&Host::Fixed("h.de".to_owned()), &Host::Hostname, &Host::Fixed("other".to_owned())]);
+    for text in ["&a {<<: *a}", "version: 2\ntunnels: &t [*t]", "version: *no", "a: 1\n---\nb: 2"] {
+        check(text).expect_err(text);
+    }
+    let deep = "[".repeat(100_000);
+    assert!(check(&deep).expect_err("deep").contains("line 1"));
 }
 
 #[test]

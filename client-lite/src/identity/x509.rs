@@ -4,6 +4,7 @@
 //! the rest of the identity.
 
 use super::Validity;
+use crate::clock::days_since_1970;
 
 /// Fields of one certificate.
 #[derive(Debug)]
@@ -89,19 +90,6 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<Element<'a>> {
     Some(element)
 }
 
-/// Days of the Gregorian calendar before a date, from 1970 on.
-fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Years are counted from March, so that the leap day is a year's last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap_days = |year: u64| year / 4 - year / 100 + year / 400;
-    let days = 365 * year + leap_days(year) + (153 * month + 2) / 5 + day - 1;
-    // The same sum for 1970-01-01.
-    Some(days - (365 * 1969 + 477 + 306))
-}
-
 const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
@@ -111,14 +99,6 @@ const EXPLICIT_VERSION: u8 = 0xa0;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_count_days_as_the_calendar_does() {
-        assert_eq!(days_since_1970(1970, 1, 1), Some(0));
-        assert_eq!(days_since_1970(2000, 2, 29), Some(11_016));
-        assert_eq!(days_since_1970(2026, 11, 23), Some(20_780));
-        assert_eq!(days_since_1970(2026, 13, 1), None);
-    }
 
     #[test]
     fn no_prefix_of_a_certificate_parses_or_panics() {

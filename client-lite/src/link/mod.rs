@@ -1,10 +1,15 @@
 //! Opens links: QUIC connections to a node, by the settings that were measured to serve many small streams well.
 
-use crate::{resolve::resolve, serve::STREAMS, target::Authority};
+use crate::{
+    memory::{Budget, Memory},
+    resolve::resolve,
+    target::Authority,
+};
 use quinn::{
     ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TransportConfig,
     VarInt, crypto::rustls::QuicClientConfig,
 };
+use rustls::client::Resumption;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
@@ -12,80 +17,102 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::time::timeout;
 
 mod runtime;
 
-/// A connection with the socket that it runs on.
+/// The sockets that all links share, one for each family of addresses, opened when it is needed.
 #[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) connection: Connection,
-    pub(crate) endpoint: Endpoint,
+pub(crate) struct Dialer {
+    apex: Authority,
+    memory: Memory,
+    v4: Option<Endpoint>,
+    v6: Option<Endpoint>,
 }
 
-impl Link {
-    /// Dials the addresses of the apex, each a little after the one before; the first that answers is taken.
-    ///
-    /// A machine with a broken IPv6 loses a moment, not a timeout (RFC 8305).
-    ///
-    /// # Errors
-    /// The most telling failure: what a node said before what a silence means.
-    pub(crate) async fn dial(apex: &Authority, tls: &rustls::ClientConfig) -> Result<Self, LinkError> {
-        let addresses = timeout(RESOLVE, resolve(&apex.host, apex.port))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))
-            .and_then(|resolved| resolved)
-            .map_err(|source| LinkError::Resolve { host: apex.host.clone(), source })?;
-        let crypto = QuicClientConfig::try_from(tls.clone()).map_err(|_| LinkError::Cipher)?;
-        let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport()));
-        let mut attempts = JoinSet::new();
-        for (index, address) in (0..).zip(addresses.into_iter().take(ADDRESSES)) {
-            let (host, config) = (apex.host.clone(), config.clone());
-            attempts.spawn(async move {
-                sleep(STAGGER * index).await;
-                (address, Self::dial_address(address, &host, config).await)
-            });
+impl Dialer {
+    pub(crate) fn new(apex: Authority, memory: Memory) -> Self {
+        Self { apex, memory, v4: None, v6: None }
+    }
+
+    /// Every address of the apex, in the system's order of preference.
+    pub(crate) fn look_up(&self) -> impl Future<Output = Result<Vec<SocketAddr>, LinkError>> + Send + use<> {
+        let Authority { host, port } = self.apex.clone();
+        async move {
+            timeout(RESOLVE, resolve(&host, port))
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))
+                .and_then(|resolved| resolved)
+                .map_err(|source| LinkError::Resolve { host, source })
         }
-        let mut failure = LinkError::Silent { apex: apex.to_string() };
-        while let Some(attempt) = attempts.join_next().await {
-            // An attempt ends by itself or with this function.
-            let Ok((address, outcome)) = attempt else { continue };
-            let error = match outcome {
-                Ok(link) => return Ok(link),
-                Err(DialError::Connection(error)) => LinkError::from_connection(error, apex),
-                Err(DialError::Timeout) => LinkError::Silent { apex: apex.to_string() },
-                Err(DialError::Socket(source)) => LinkError::Socket { source },
-                Err(DialError::Connect(source)) => LinkError::Name { host: apex.host.clone(), source },
-            };
-            tracing::debug!(%address, %error, "address failed");
-            if let LinkError::Silent { .. } = failure {
-                failure = error;
+    }
+
+    /// What all links of one certificate share.
+    pub(crate) fn config(&self, mut tls: rustls::ClientConfig) -> Result<ClientConfig, LinkError> {
+        // Each node would have tickets of its own, and the proof of work is bound to a session.
+        tls.resumption = Resumption::disabled();
+        let crypto = QuicClientConfig::try_from(tls).map_err(|_| LinkError::Cipher)?;
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport(&self.memory.budget())));
+        Ok(config)
+    }
+
+    /// A connection to a node at `address`, by the name of the apex.
+    pub(crate) fn dial(
+        &mut self,
+        address: SocketAddr,
+        config: ClientConfig,
+    ) -> impl Future<Output = Result<Connection, LinkError>> + Send + use<> {
+        let apex = self.apex.clone();
+        let endpoint = self.endpoint(address);
+        async move {
+            let connecting = endpoint?
+                .connect_with(config, address, &apex.host)
+                .map_err(|source| LinkError::Name { host: apex.host.clone(), source })?;
+            match timeout(HANDSHAKE, connecting).await {
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(LinkError::Silent { apex: apex.to_string() }),
+                Ok(Err(error)) => Err(LinkError::from_connection(error, &apex)),
             }
         }
-        Err(failure)
     }
 
-    async fn dial_address(address: SocketAddr, host: &str, config: ClientConfig) -> Result<Self, DialError> {
-        let runtime = Arc::new(runtime::DeferRuntime::default());
-        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket(address)?, runtime)?;
-        let connecting = endpoint.connect_with(config, address, host).map_err(DialError::Connect)?;
-        match timeout(HANDSHAKE, connecting).await {
-            Ok(Ok(connection)) => Ok(Self { connection, endpoint }),
-            Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(DialError::Timeout),
-            Ok(Err(error)) => Err(DialError::Connection(error)),
+    fn endpoint(&mut self, remote: SocketAddr) -> Result<Endpoint, LinkError> {
+        let family = if remote.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
+        if let Some(endpoint) = family {
+            return Ok(endpoint.clone());
+        }
+        let open = || {
+            let socket = socket(remote, self.memory.budget().socket)?;
+            Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(runtime::DeferRuntime::default()))
+        };
+        let endpoint = open().map_err(|source| LinkError::Socket { source })?;
+        Ok(family.insert(endpoint).clone())
+    }
+
+    /// Goes on with new sockets, and asks every node for a sign of life: after a sleep the old ones may lead nowhere.
+    pub(crate) fn rebind(&self) {
+        let endpoints = [(&self.v4, Ipv4Addr::UNSPECIFIED.into()), (&self.v6, Ipv6Addr::UNSPECIFIED.into())];
+        for (endpoint, family) in endpoints {
+            let Some(endpoint) = endpoint else { continue };
+            let socket = socket(SocketAddr::new(family, 0), self.memory.budget().socket);
+            if let Err(error) = socket.and_then(|socket| endpoint.rebind(socket)) {
+                tracing::debug!(%error, "the old socket is kept");
+            }
         }
     }
 
-    /// Closes in good order: the node learns at once.
-    pub(crate) async fn close(self) {
-        self.connection.close(VarInt::from_u32(0), b"shutdown");
-        // Nobody waits long for a node that does not acknowledge.
-        timeout(CLOSE, self.endpoint.wait_idle()).await.ok();
+    /// Waits until the nodes know that links were closed, but not for long.
+    pub(crate) async fn finish(self) {
+        for endpoint in [self.v4, self.v6].into_iter().flatten() {
+            timeout(CLOSE, endpoint.wait_idle()).await.ok();
+        }
     }
+}
+
+/// Closes a link in good order: the node learns at once.
+pub(crate) fn close(connection: &Connection) {
+    connection.close(VarInt::from_u32(0), b"shutdown");
 }
 
 /// Why there is no link.
@@ -148,44 +175,33 @@ fn alert_of(code: u64) -> Option<u8> {
     u8::try_from(code.checked_sub(0x100)?).ok()
 }
 
-/// Why one address did not answer.
-enum DialError {
-    Timeout,
-    Socket(io::Error),
-    Connect(ConnectError),
-    Connection(ConnectionError),
-}
-
-impl From<io::Error> for DialError {
-    fn from(error: io::Error) -> Self {
-        Self::Socket(error)
-    }
-}
-
-fn transport() -> TransportConfig {
+fn transport(budget: &Budget) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS as u32))
+        .max_concurrent_bidi_streams(VarInt::from_u32(budget.streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
         .keep_alive_interval(Some(KEEP_ALIVE))
+        .initial_rtt(FIRST_RTT)
         .datagram_receive_buffer_size(None)
         .initial_mtu(1200)
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
+        .send_window(budget.send_window.into())
+        .receive_window(VarInt::from_u32(budget.receive_window))
+        .stream_receive_window(VarInt::from_u32(budget.stream_receive_window));
     transport
 }
 
 /// A socket of the address's family, with room for bursts of many datagrams.
-fn socket(remote: SocketAddr) -> io::Result<std::net::UdpSocket> {
+fn socket(remote: SocketAddr, buffer_bytes: usize) -> io::Result<std::net::UdpSocket> {
     let any = match remote {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
     // Linux grants less than asked without an error, other systems refuse; both work, only slower.
-    let asked = socket.set_recv_buffer_size(BUFFER_BYTES).and_then(|()| socket.set_send_buffer_size(BUFFER_BYTES));
+    let asked = socket.set_recv_buffer_size(buffer_bytes).and_then(|()| socket.set_send_buffer_size(buffer_bytes));
     let granted_bytes = socket.recv_buffer_size().unwrap_or(0);
-    if asked.is_err() || granted_bytes < BUFFER_BYTES {
+    if asked.is_err() || granted_bytes < buffer_bytes {
         tracing::debug!(granted_bytes, "the system grants small UDP buffers: raise net.core.rmem_max for speed");
     }
     socket.set_nonblocking(true)?;
@@ -202,18 +218,61 @@ const NO_APPLICATION_PROTOCOL: u8 = 120;
 const RESOLVE: Duration = Duration::from_secs(5);
 /// A node that is up answers within two round trips; lost datagrams are repeated several times in this span.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Addresses of one name that are tried at once.
-const ADDRESSES: usize = 8;
-/// Head start of each address before the next, as RFC 8305 §5 recommends.
-const STAGGER: Duration = Duration::from_millis(250);
 /// Longest wait for the node to acknowledge the end.
 const CLOSE: Duration = Duration::from_secs(1);
 /// Keeps the binding of a NAT, the shortest of which last about 30 s, and finds out soon that a node died.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Three keep-alives without an answer. Both ends take the shorter of their timeouts, so a node, too, gives up a client
 /// that vanished by then.
-const IDLE_MS: u32 = 15_000;
-/// quinn's default has no bound. Room for dozens of uploads whose targets read nothing (1.25 MB each, until they are cut
-/// off): whatever uses it up holds back the other tunnels and the node's replies.
-const RECEIVE_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
-const BUFFER_BYTES: usize = 4 * 1024 * 1024;
+const IDLE_MS: u32 = 12_000;
+/// Nearer than most nodes are, so that the first datagram is repeated soon if a node starts just now. A far node gets
+/// one datagram too many.
+const FIRST_RTT: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::RootCertStore;
+    use rustls_pki_types::PrivatePkcs8KeyDer;
+
+    /// A node that repeats what it is told, and a client's settings to reach it.
+    fn node() -> (Endpoint, rustls::ClientConfig) {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()).into();
+        let certificate = own.cert.der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("a version")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let config = quinn::ServerConfig::with_single_cert(vec![certificate], key).expect("a key");
+        (Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).expect("a socket"), tls)
+    }
+
+    #[tokio::test]
+    async fn a_link_goes_on_over_new_sockets_and_its_node_is_asked_at_once() {
+        let (node, tls) = node();
+        let address = node.local_addr().expect("an address");
+        let apex = Authority { host: "localhost".to_owned(), port: address.port() };
+        let mut dialer = Dialer::new(apex, Memory::Small);
+        let config = dialer.config(tls).expect("settings");
+        let dialled = dialer.dial(address, config);
+        let (link, accepted) = tokio::join!(dialled, async { node.accept().await.expect("a client").await });
+        let (link, accepted) = (link.expect("a link"), accepted.expect("a link"));
+        let (before, heard) = (accepted.remote_address(), link.stats().udp_rx.datagrams);
+        dialer.rebind();
+        // The answer to the question is all that comes: nothing else is said.
+        let answered = async {
+            while link.stats().udp_rx.datagrams == heard || accepted.remote_address() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), answered).await.expect("the node answers");
+        close(&link);
+        timeout(Duration::from_secs(10), accepted.closed()).await.expect("the node hears the end");
+        dialer.finish().await;
+    }
+}

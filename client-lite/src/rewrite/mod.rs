@@ -4,12 +4,13 @@
 //! The parser tells where each value stands, and only those places change. The result is parsed again: if it says
 //! anything but the old text with the new values, it is refused and the file stays untouched.
 
-mod document;
 #[cfg(test)]
 mod tests;
 
-use crate::config::raw::{self, At, RawConfig, Secret};
-use document::{Entry, Mapping, Node, Scalar};
+use crate::{
+    config::raw::{self, At, RawConfig, Secret},
+    yaml::{self, Entry, Kind, Mapping, Node, Scalar},
+};
 use granit_parser::{ScalarStyle, StructureStyle};
 use std::ops::Range;
 
@@ -40,7 +41,7 @@ pub(crate) struct NewName {
 pub(crate) fn rewrite(text: &str, values: &Values) -> Result<String, RewriteError> {
     let old = raw::parse(text).map_err(|error| RewriteError::Parse { line: error.line, message: error.message })?;
     let intent = intent(old, values)?;
-    let Node::Mapping(root) = document::parse(text).ok_or(RewriteError::Shape { what: "the file" })? else {
+    let Ok(Some(Node { kind: Kind::Mapping(root), .. })) = yaml::parse(text) else {
         return Err(RewriteError::Shape { what: "the file" });
     };
     let mut editor = Editor { text, end_of_line: if text.contains("\r\n") { "\r\n" } else { "\n" }, edits: Vec::new() };
@@ -53,11 +54,11 @@ pub(crate) fn rewrite(text: &str, values: &Values) -> Result<String, RewriteErro
         editor.set(&root, "apex", "privKey", &pem(private_key))?;
     }
     if !values.hostnames.is_empty() {
-        let Some(Entry { value: Node::Sequence(tunnels), .. }) = root.entry("tunnels") else {
+        let Some(Entry { value: Node { kind: Kind::Sequence(tunnels), .. }, .. }) = root.entry("tunnels") else {
             return Err(RewriteError::Shape { what: "`tunnels`" });
         };
         for NewName { tunnel, hostname, .. } in &values.hostnames {
-            let Some(Node::Mapping(tunnel)) = tunnels.get(*tunnel) else {
+            let Some(Node { kind: Kind::Mapping(tunnel), .. }) = tunnels.get(*tunnel) else {
                 return Err(RewriteError::Shape { what: "a tunnel" });
             };
             editor.set(tunnel, "target", "hostname", &Value::Name(hostname.clone()))?;
@@ -169,7 +170,7 @@ impl Editor<'_> {
     ) -> Result<(), RewriteError> {
         let shape = RewriteError::Shape { what: "the file" };
         match (mapping.entry(key), mapping.entry(neighbour)) {
-            (Some(Entry { key: place, value: Node::Scalar(scalar) }), _) => {
+            (Some(Entry { key: place, value: Node { kind: Kind::Scalar(scalar), .. }, .. }), _) => {
                 self.replace(mapping, place, scalar, value).ok_or(shape)
             }
             (Some(_), _) | (None, None) => Err(shape),
@@ -206,7 +207,7 @@ impl Editor<'_> {
     }
 
     fn insert(&mut self, mapping: &Mapping, neighbour: &Entry, key: &str, value: &Value) -> Option<()> {
-        let Node::Scalar(Scalar { range, .. }) = &neighbour.value else {
+        let Kind::Scalar(Scalar { range, .. }) = &neighbour.value.kind else {
             return None;
         };
         let end = self.trimmed_end(range);

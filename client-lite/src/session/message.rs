@@ -1,7 +1,7 @@
 //! Requests on their way out, and their frames.
 
-use super::{Session, Spec};
-use crate::config::Host;
+use super::Session;
+use crate::config::{self, Host};
 use heapless::Vec as BoundedVec;
 use specter_wire::{
     codec::{self, FrameError},
@@ -18,6 +18,7 @@ pub(crate) enum Message {
     Hostnames { after: String },
     Claim { count: u8 },
     Publish { tunnels: Vec<usize> },
+    Unpublish { tunnels: Vec<usize> },
     Pong { nonce: u64 },
 }
 
@@ -42,17 +43,21 @@ impl Session {
                 }
                 Request::Publish { tunnels: batch }
             }
+            Message::Unpublish { tunnels } => {
+                names = tunnels.iter().map(|index| Some((*index, self.wire_name(*index)?))).collect::<Vec<_>>();
+                Request::Unpublish { hostnames: names.iter().flatten().map(|(_, name)| name.as_str()).collect() }
+            }
         };
         codec::encode(&ClientFrame { id, request }, buffer)
     }
 
     fn wire_tunnel<'a>(&'a self, index: usize, name: &'a Hostname) -> Tunnel<'a> {
-        let Spec { host, carries, header_timeout_ms, .. } = &self.tunnels[index].spec;
+        let config::Tunnel { host, target, header_timeout_ms, .. } = &self.tunnels[index];
         let host = match host {
             Host::Hostname => HostHeader::Hostname,
             Host::Fixed(text) => HostHeader::Fixed(text),
         };
-        Tunnel { hostname: name.as_str(), carries: *carries, host, header_timeout_ms: *header_timeout_ms }
+        Tunnel { hostname: name.as_str(), carries: target.carries(), host, header_timeout_ms: *header_timeout_ms }
     }
 }
 

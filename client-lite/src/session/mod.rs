@@ -1,19 +1,21 @@
 //! The control stream of a link as a state machine. PURE: replies go in, actions come out. Driven by `tunnel`.
 //!
 //! ```text
-//! Greeting → (Proving → Registering → Saving)? → (Listing → Claiming → Saving)? → Serving
+//! Greeting → Greeted → (Proving → Registering → Saving)? → (Listing → Claiming → Saving)? → Serving → Leaving
 //! ```
+//! One link of a client leads: only it registers, renews and asks for names. The others publish what has a name.
 //! Whatever a node gives is saved before the next step builds on it, so a crash never leaves a name without an owner.
 //! After every input the driver drains [`Session::poll`].
 
-use crate::config::Host;
+use crate::config::Tunnel;
 use specter_wire::{
     error::ErrorCode,
+    id::NodeId,
     limits::{BATCH, WORK_BITS_MAX},
-    link::{Carries, NodeFrame, Reply},
+    link::{Neighbour, NodeFrame, Reply},
     name::Hostname,
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 mod message;
 mod naming;
@@ -26,8 +28,12 @@ pub(crate) use message::{AGENT, Message};
 #[derive(Debug)]
 pub(crate) struct Session {
     instance: u64,
+    leads: bool,
     renew_due: bool,
-    tunnels: Vec<Entry>,
+    /// One copy for all links.
+    tunnels: Arc<Vec<Tunnel>>,
+    /// How far each of them is here.
+    stages: Vec<Stage>,
     state: State,
     gateway: Option<Gateway>,
     last_id: u32,
@@ -36,18 +42,11 @@ pub(crate) struct Session {
     actions: VecDeque<Action>,
 }
 
-/// What a session needs to know of a tunnel.
-#[derive(Clone, Debug)]
-pub(crate) struct Spec {
-    pub(crate) hostname: Option<Hostname>,
-    pub(crate) carries: Carries,
-    pub(crate) host: Host,
-    pub(crate) header_timeout_ms: u32,
-}
-
 /// What the driver is to do.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Action {
+    /// A node answered. Call [`Session::serve`] to go on, or end the link.
+    Greeted(NodeId),
     /// Encode under this number with [`Session::encode`], and send.
     Send(u32, Message),
     /// Find a proof of work and sign, then call [`Session::proven`].
@@ -58,6 +57,14 @@ pub(crate) enum Action {
     SaveHostnames(Vec<(usize, Hostname)>),
     /// Tell the user that a tunnel is served.
     Published(usize),
+    /// Certificate and names are there, as far as the node gives them.
+    Ready,
+    /// All that was to be published was answered.
+    Settled,
+    /// Nothing is published here any more.
+    Left,
+    /// The node named others.
+    Neighbours(Vec<Neighbour>),
     /// Tell the user that a tunnel is not served.
     Refused { tunnel: usize, code: ErrorCode, named: bool },
     /// Tell the log that the certificate was not renewed.
@@ -90,12 +97,8 @@ pub(crate) enum SessionError {
     NotListed(ErrorCode),
     #[error("the node refused the greeting: {0}")]
     NotGreeted(ErrorCode),
-}
-
-#[derive(Debug)]
-struct Entry {
-    spec: Spec,
-    stage: Stage,
+    #[error("the node does not know the certificate that others take")]
+    Stranger,
 }
 
 /// How far a tunnel is.
@@ -115,6 +118,11 @@ enum Stage {
 #[derive(Clone, PartialEq, Debug)]
 enum State {
     Greeting,
+    /// Welcomed, and waits to be told to go on.
+    Greeted {
+        registered: bool,
+        work_bits: u8,
+    },
     Proving,
     Registering,
     Renewing,
@@ -130,6 +138,7 @@ enum State {
     /// Names were given and are not stored yet.
     SavingHostnames,
     Serving,
+    Leaving,
 }
 
 /// What a request under way was for.
@@ -141,15 +150,17 @@ enum Pending {
     Hostnames,
     Claim,
     Publish(Vec<usize>),
+    Unpublish,
 }
 
 impl Session {
     /// Starts with the greeting. `instance` is drawn once per run of the program.
-    pub(crate) fn new(instance: u64, renew_due: bool, specs: Vec<Spec>) -> Self {
-        let tunnels = specs.into_iter().map(|spec| Entry { spec, stage: Stage::Waiting }).collect();
+    pub(crate) fn new(instance: u64, tunnels: Arc<Vec<Tunnel>>) -> Self {
         let mut session = Self {
             instance,
-            renew_due,
+            leads: false,
+            renew_due: false,
+            stages: vec![Stage::Waiting; tunnels.len()],
             tunnels,
             state: State::Greeting,
             gateway: None,
@@ -159,6 +170,64 @@ impl Session {
         };
         session.ask(Message::Hello, Pending::Hello);
         session
+    }
+
+    /// Goes on after [`Action::Greeted`]. `renew_due` says whether the certificate is to be renewed first.
+    ///
+    /// # Errors
+    /// A link that does not lead must be known by its certificate.
+    pub(crate) fn serve(&mut self, leads: bool, renew_due: bool) -> Result<(), SessionError> {
+        let State::Greeted { registered, work_bits } = self.state else { return Ok(()) };
+        (self.leads, self.renew_due) = (leads, renew_due);
+        if registered && leads && renew_due {
+            self.state = State::Renewing;
+            self.ask(Message::Renew, Pending::Renew);
+        } else if registered {
+            self.name();
+        } else if !leads {
+            return Err(SessionError::Stranger);
+        } else if work_bits > WORK_BITS_MAX {
+            return Err(SessionError::TooMuchWork(work_bits));
+        } else {
+            self.state = State::Proving;
+            self.actions.push_back(Action::Prove { bits: work_bits });
+        }
+        Ok(())
+    }
+
+    /// From now on this link leads.
+    pub(crate) fn lead(&mut self) {
+        if !std::mem::replace(&mut self.leads, true) && self.state == State::Serving {
+            self.name();
+        }
+    }
+
+    /// Whether this link leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// Takes the tunnels as they are now: one has got a name.
+    pub(crate) fn learn(&mut self, tunnels: Arc<Vec<Tunnel>>) {
+        debug_assert_eq!(tunnels.len(), self.stages.len());
+        self.tunnels = tunnels;
+        if self.state == State::Serving && !self.leads {
+            self.publish();
+        }
+    }
+
+    /// Publishes nothing here any more; [`Action::Left`] follows.
+    pub(crate) fn leave(&mut self) {
+        self.state = State::Leaving;
+        let published: Vec<usize> =
+            (0..self.stages.len()).filter(|index| self.stages.get(*index) == Some(&Stage::Published)).collect();
+        for batch in published.chunks(BATCH) {
+            for index in batch {
+                self.set_stage(*index, Stage::Refused);
+            }
+            self.ask(Message::Unpublish { tunnels: batch.to_vec() }, Pending::Unpublish);
+        }
+        self.settle();
     }
 
     /// The next thing to do, until None.
@@ -173,7 +242,13 @@ impl Session {
                 self.send(Message::Pong { nonce: *nonce });
                 Ok(())
             }
+            (0, Reply::Neighbours { nodes }) => {
+                self.actions.push_back(Action::Neighbours(nodes.to_vec()));
+                Ok(())
+            }
             (0, Reply::Draining) => {
+                // Another link takes the lead.
+                self.leads = false;
                 self.actions.push_back(Action::Drain);
                 Ok(())
             }
@@ -198,20 +273,22 @@ impl Session {
             State::SavingHostnames => self.publish(),
             // A renewal while serving holds nothing up.
             State::Greeting
+            | State::Greeted { .. }
             | State::Proving
             | State::Registering
             | State::Renewing
             | State::Listing { .. }
             | State::Claiming { .. }
-            | State::Serving => {}
+            | State::Serving
+            | State::Leaving => {}
         }
     }
 
     /// Asks again for what failed in a way that time may mend.
     pub(crate) fn retry(&mut self) {
-        for entry in &mut self.tunnels {
-            if entry.stage == Stage::Retry {
-                entry.stage = Stage::Waiting;
+        for stage in &mut self.stages {
+            if *stage == Stage::Retry {
+                *stage = Stage::Waiting;
             }
         }
         if self.state == State::Serving {
@@ -221,7 +298,7 @@ impl Session {
 
     /// Asks for a new certificate on a link that serves.
     pub(crate) fn renew(&mut self) {
-        if self.state == State::Serving {
+        if self.state == State::Serving && self.leads {
             self.ask(Message::Renew, Pending::Renew);
         }
     }
@@ -243,23 +320,26 @@ impl Session {
         self.gateway.as_ref()
     }
 
-    /// A tunnel's name as messages carry it: the label of a name directly under the apex, else the whole.
+    /// A tunnel's name as messages carry it.
     pub(crate) fn wire_name(&self, tunnel: usize) -> Option<Hostname> {
-        let hostname = self.tunnels.get(tunnel)?.spec.hostname.as_ref()?;
-        let label = self.gateway.as_ref().and_then(|gateway| hostname.label_under(&gateway.apex));
-        Some(label.unwrap_or_else(|| hostname.clone()))
+        let hostname = self.tunnels.get(tunnel)?.hostname.as_ref()?;
+        Some(self.gateway.as_ref().map_or_else(|| hostname.clone(), |gateway| wire_name(hostname, &gateway.apex)))
     }
 
     fn answered(&mut self, pending: Pending, reply: &Reply<'_>) -> Result<(), SessionError> {
         match (pending, reply) {
-            (Pending::Hello, Reply::Welcome { registered, work_bits, apex, port }) => {
-                self.greeted(*registered, *work_bits, apex, *port)
+            (Pending::Hello, Reply::Welcome { node, registered, work_bits, apex, port }) => {
+                let apex = Hostname::parse(apex).map_err(|_| SessionError::Violation("its apex is no hostname"))?;
+                self.gateway = Some(Gateway { apex, port: *port });
+                self.state = State::Greeted { registered: *registered, work_bits: *work_bits };
+                self.actions.push_back(Action::Greeted(*node));
+                Ok(())
             }
             (Pending::Hello, Reply::Refused { code }) => Err(SessionError::NotGreeted(*code)),
             (Pending::Register, Reply::Refused { code }) => Err(SessionError::NotRegistered(*code)),
             (Pending::Hostnames, Reply::Refused { code }) => Err(SessionError::NotListed(*code)),
             (Pending::Register | Pending::Renew, Reply::Certificate { pem }) => {
-                if self.state != State::Serving {
+                if let State::Registering | State::Renewing = self.state {
                     self.state = State::SavingCertificate;
                 }
                 self.actions.push_back(Action::SaveCertificate((*pem).to_owned()));
@@ -279,12 +359,19 @@ impl Session {
                 for (tunnel, outcome) in tunnels.into_iter().zip(outcomes) {
                     self.published(tunnel, *outcome);
                 }
+                self.settle();
                 Ok(())
             }
             (Pending::Publish(tunnels), Reply::Refused { code }) => {
                 for tunnel in tunnels {
                     self.published(tunnel, Some(*code));
                 }
+                self.settle();
+                Ok(())
+            }
+            // A node that does not understand is left all the same.
+            (Pending::Unpublish, Reply::Outcomes { .. } | Reply::Refused { .. }) => {
+                self.settle();
                 Ok(())
             }
             (
@@ -293,59 +380,69 @@ impl Session {
                 | Pending::Renew
                 | Pending::Hostnames
                 | Pending::Claim
-                | Pending::Publish(_),
+                | Pending::Publish(_)
+                | Pending::Unpublish,
                 Reply::Welcome { .. }
                 | Reply::Certificate { .. }
                 | Reply::Hostnames { .. }
                 | Reply::Outcomes { .. }
                 | Reply::Ping { .. }
-                | Reply::Draining,
+                | Reply::Draining
+                | Reply::Neighbours { .. },
             ) => Err(SessionError::Violation("it is of another kind than what was asked")),
         }
-    }
-
-    fn greeted(&mut self, registered: bool, work_bits: u8, apex: &str, port: u16) -> Result<(), SessionError> {
-        let apex = Hostname::parse(apex).map_err(|_| SessionError::Violation("its apex is no hostname"))?;
-        self.gateway = Some(Gateway { apex, port });
-        if registered {
-            if self.renew_due {
-                self.state = State::Renewing;
-                self.ask(Message::Renew, Pending::Renew);
-            } else {
-                self.name();
-            }
-            return Ok(());
-        }
-        if work_bits > WORK_BITS_MAX {
-            return Err(SessionError::TooMuchWork(work_bits));
-        }
-        self.state = State::Proving;
-        self.actions.push_back(Action::Prove { bits: work_bits });
-        Ok(())
     }
 
     /// Publishes what waits, without waiting between batches.
     fn publish(&mut self) {
         self.state = State::Serving;
-        let waiting = |(index, entry): (usize, &Entry)| {
-            (entry.stage == Stage::Waiting && entry.spec.hostname.is_some()).then_some(index)
+        if self.leads {
+            self.actions.push_back(Action::Ready);
+        }
+        let waiting = |index: &usize| {
+            let named = self.tunnels.get(*index).is_some_and(|tunnel| tunnel.hostname.is_some());
+            named && self.stages.get(*index) == Some(&Stage::Waiting)
         };
-        let waiting: Vec<usize> = self.tunnels.iter().enumerate().filter_map(waiting).collect();
+        let waiting: Vec<usize> = (0..self.stages.len()).filter(waiting).collect();
         for batch in waiting.chunks(BATCH) {
             for index in batch {
                 self.set_stage(*index, Stage::Asked);
             }
             self.ask(Message::Publish { tunnels: batch.to_vec() }, Pending::Publish(batch.to_vec()));
         }
+        self.settle();
+    }
+
+    /// Tells when nothing is under way any more.
+    fn settle(&mut self) {
+        let publishing = |(_, pending): &(u32, Pending)| matches!(pending, Pending::Publish(_) | Pending::Unpublish);
+        if !self.pending.iter().any(publishing) {
+            match self.state {
+                State::Serving => self.actions.push_back(Action::Settled),
+                State::Leaving => self.actions.push_back(Action::Left),
+                State::Greeting
+                | State::Greeted { .. }
+                | State::Proving
+                | State::Registering
+                | State::Renewing
+                | State::SavingCertificate
+                | State::Listing { .. }
+                | State::Claiming { .. }
+                | State::SavingHostnames => {}
+            }
+        }
     }
 
     fn published(&mut self, tunnel: usize, outcome: Option<ErrorCode>) {
+        if self.state == State::Leaving {
+            return;
+        }
         let Some(code) = outcome else {
             self.set_stage(tunnel, Stage::Published);
             self.actions.push_back(Action::Published(tunnel));
             return;
         };
-        let named = self.tunnels.get(tunnel).is_some_and(|entry| entry.spec.hostname.is_some());
+        let named = self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.hostname.is_some());
         self.actions.push_back(Action::Refused { tunnel, code, named });
         if code.retry() {
             self.set_stage(tunnel, Stage::Retry);
@@ -358,8 +455,8 @@ impl Session {
     }
 
     fn set_stage(&mut self, tunnel: usize, stage: Stage) {
-        if let Some(entry) = self.tunnels.get_mut(tunnel) {
-            entry.stage = stage;
+        if let Some(known) = self.stages.get_mut(tunnel) {
+            *known = stage;
         }
     }
 
@@ -373,4 +470,9 @@ impl Session {
         self.actions.push_back(Action::Send(id, message));
         id
     }
+}
+
+/// A name as messages carry it: the label of a name directly under the apex, else the whole.
+pub(crate) fn wire_name(hostname: &Hostname, apex: &Hostname) -> Hostname {
+    hostname.label_under(apex).unwrap_or_else(|| hostname.clone())
 }

@@ -1,13 +1,13 @@
 //! Names for the tunnels that have none: first those that the identity owns and nothing uses, then new ones.
 
-use super::{Action, Entry, Message, Pending, Session, SessionError, Stage, State};
+use super::{Action, Message, Pending, Session, SessionError, Stage, State};
 use specter_wire::{error::ErrorCode, limits::BATCH, name::Hostname};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 impl Session {
     /// Looks for names for the tunnels that have none, or goes on to publishing.
     pub(super) fn name(&mut self) {
-        if self.nameless().is_empty() {
+        if !self.leads || self.nameless().is_empty() {
             self.publish();
         } else {
             self.state = State::Listing { free: Vec::new() };
@@ -17,6 +17,9 @@ impl Session {
 
     /// Takes a page of owned names. Custom domains are never given away by themselves: only labels are free.
     pub(super) fn listed(&mut self, names: &[&str], more: bool) -> Result<(), SessionError> {
+        if self.state == State::Leaving {
+            return Ok(());
+        }
         let State::Listing { mut free } = std::mem::replace(&mut self.state, State::Serving) else {
             return Err(SessionError::Violation("it lists hostnames unasked"));
         };
@@ -47,6 +50,9 @@ impl Session {
     }
 
     pub(super) fn claimed(&mut self, answer: Result<&[&str], ErrorCode>) -> Result<(), SessionError> {
+        if self.state == State::Leaving {
+            return Ok(());
+        }
         let State::Claiming { mut outstanding, mut given } = std::mem::replace(&mut self.state, State::Serving) else {
             return Err(SessionError::Violation("it gives hostnames unasked"));
         };
@@ -75,8 +81,8 @@ impl Session {
             return;
         };
         for (index, hostname) in &given {
-            if let Some(entry) = self.tunnels.get_mut(*index) {
-                entry.spec.hostname = Some(hostname.clone());
+            if let Some(tunnel) = Arc::make_mut(&mut self.tunnels).get_mut(*index) {
+                tunnel.hostname = Some(hostname.clone());
             }
         }
         for index in self.nameless() {
@@ -91,10 +97,11 @@ impl Session {
     }
 
     fn nameless(&self) -> Vec<usize> {
-        let nameless = |(index, entry): (usize, &Entry)| {
-            (entry.stage == Stage::Waiting && entry.spec.hostname.is_none()).then_some(index)
+        let nameless = |index: &usize| {
+            let named = self.tunnels.get(*index).is_some_and(|tunnel| tunnel.hostname.is_some());
+            !named && self.stages.get(*index) == Some(&Stage::Waiting)
         };
-        self.tunnels.iter().enumerate().filter_map(nameless).collect()
+        (0..self.stages.len()).filter(nameless).collect()
     }
 }
 

@@ -1,29 +1,34 @@
 use super::*;
+use crate::target::Target;
 use proptest::prelude::*;
 use specter_wire::codec::PREFIX_BYTES;
+use specter_wire::id::NodeId;
 use specter_wire::limits::CONTROL_FRAME_BYTES;
 use specter_wire::link::{ClientFrame, Request};
 
-fn specs(hostnames: &[Option<&str>]) -> Vec<Spec> {
-    let spec = |hostname: &Option<&str>| Spec {
-        hostname: hostname.map(|name| Hostname::parse(name).expect(name)),
-        carries: Carries::Raw,
-        host: Host::Hostname,
-        header_timeout_ms: 1,
+const NODE: NodeId = NodeId([7; 16]);
+
+fn tunnels(hostnames: &[Option<&str>]) -> Arc<Vec<Tunnel>> {
+    let tunnel = |hostname: &Option<&str>| {
+        let mut tunnel = Tunnel::new(Target::parse("tcp://h:1").expect("a target"));
+        tunnel.hostname = hostname.map(|name| Hostname::parse(name).expect(name));
+        tunnel
     };
-    hostnames.iter().map(spec).collect()
+    Arc::new(hostnames.iter().map(tunnel).collect())
 }
 
 /// A session that was greeted by a node that knows it.
 fn greeted(hostnames: &[Option<&str>]) -> Session {
-    let mut session = Session::new(7, false, specs(hostnames));
+    let mut session = Session::new(7, tunnels(hostnames));
     assert_eq!(session.poll(), Some(Action::Send(1, Message::Hello)));
     session.received(&welcome(1, true)).expect("allowed");
+    assert_eq!(session.poll(), Some(Action::Greeted(NODE)));
+    session.serve(true, false).expect("allowed");
     session
 }
 
 fn welcome(id: u32, registered: bool) -> NodeFrame<'static> {
-    NodeFrame { id, reply: Reply::Welcome { registered, work_bits: 3, apex: "example.com", port: 443 } }
+    NodeFrame { id, reply: Reply::Welcome { node: NODE, registered, work_bits: 3, apex: "example.com", port: 443 } }
 }
 
 fn hostnames<'a>(id: u32, names: &[&'a str], more: bool) -> NodeFrame<'a> {
@@ -34,8 +39,10 @@ fn outcomes(id: u32, codes: &[Option<ErrorCode>]) -> NodeFrame<'static> {
     NodeFrame { id, reply: Reply::Outcomes { outcomes: codes.iter().copied().collect() } }
 }
 
+/// What is to be done, but for the word that all is done.
 fn drain(session: &mut Session) -> Vec<Action> {
-    std::iter::from_fn(|| session.poll()).collect()
+    let actions = std::iter::from_fn(|| session.poll());
+    actions.filter(|action| !matches!(action, Action::Ready | Action::Settled)).collect()
 }
 
 fn name(text: &str) -> Hostname {
@@ -44,9 +51,11 @@ fn name(text: &str) -> Hostname {
 
 #[test]
 fn a_stranger_proves_registers_saves_names_itself_saves_and_publishes() {
-    let mut session = Session::new(7, false, specs(&[None]));
+    let mut session = Session::new(7, tunnels(&[None]));
     assert_eq!(drain(&mut session), [Action::Send(1, Message::Hello)]);
     session.received(&welcome(1, false)).expect("allowed");
+    assert_eq!(drain(&mut session), [Action::Greeted(NODE)]);
+    session.serve(true, false).expect("allowed");
     assert_eq!(drain(&mut session), [Action::Prove { bits: 3 }]);
     session.proven([1; 32], [2; 64], 9);
     let register = Message::Register { public_key: [1; 32], signature: [2; 64], counter: 9 };
@@ -155,21 +164,21 @@ fn only_refusals_that_time_may_mend_are_tried_again() {
 
 #[test]
 fn pings_are_answered_and_draining_is_told_at_any_time() {
-    let mut session = Session::new(7, false, specs(&[]));
+    let mut session = Session::new(7, tunnels(&[]));
     drain(&mut session);
     session.received(&NodeFrame { id: 0, reply: Reply::Ping { nonce: 5 } }).expect("allowed");
     assert_eq!(drain(&mut session), [Action::Send(2, Message::Pong { nonce: 5 })]);
     session.received(&welcome(1, true)).expect("the pong is no request that is answered");
     session.received(&NodeFrame { id: 0, reply: Reply::Draining }).expect("allowed");
-    assert_eq!(drain(&mut session), [Action::Drain]);
+    assert_eq!(drain(&mut session), [Action::Greeted(NODE), Action::Drain]);
 }
 
 #[test]
 fn a_renewal_that_fails_stops_nothing() {
-    let mut session = Session::new(7, true, specs(&[Some("a")]));
-    drain(&mut session);
+    let mut session = Session::new(7, tunnels(&[Some("a")]));
     session.received(&welcome(1, true)).expect("allowed");
-    assert_eq!(drain(&mut session), [Action::Send(2, Message::Renew)]);
+    session.serve(true, true).expect("allowed");
+    drain(&mut session).pop().filter(|last| *last == Action::Send(2, Message::Renew)).expect("a renewal");
     session.received(&NodeFrame { id: 2, reply: Reply::Refused { code: ErrorCode::Unavailable } }).expect("allowed");
     assert_eq!(
         drain(&mut session),
@@ -185,10 +194,10 @@ fn a_renewal_that_fails_stops_nothing() {
 
 #[test]
 fn a_node_that_asks_for_too_much_is_left() {
-    let mut session = Session::new(7, false, specs(&[]));
-    let welcome = Reply::Welcome { registered: false, work_bits: WORK_BITS_MAX + 1, apex: "h", port: 1 };
-    let error = session.received(&NodeFrame { id: 1, reply: welcome }).expect_err("refused");
-    assert_eq!(error, SessionError::TooMuchWork(WORK_BITS_MAX + 1));
+    let mut session = Session::new(7, tunnels(&[]));
+    let welcome = Reply::Welcome { node: NODE, registered: false, work_bits: WORK_BITS_MAX + 1, apex: "h", port: 1 };
+    session.received(&NodeFrame { id: 1, reply: welcome }).expect("allowed");
+    assert_eq!(session.serve(true, false), Err(SessionError::TooMuchWork(WORK_BITS_MAX + 1)));
 }
 
 /// Replies of every kind, sensible or not.
@@ -196,6 +205,7 @@ fn reply() -> impl Strategy<Value = Reply<'static>> {
     let names = prop::collection::vec(prop_oneof![Just("a-b"), Just("c.d"), Just("_"), Just("x")], 0..5);
     prop_oneof![
         any::<(bool, u8, u16)>().prop_map(|(registered, work_bits, port)| Reply::Welcome {
+            node: NODE,
             registered,
             work_bits,
             apex: "example.com",
@@ -208,7 +218,61 @@ fn reply() -> impl Strategy<Value = Reply<'static>> {
         prop::sample::select(&ErrorCode::ALL[..]).prop_map(|code| Reply::Refused { code }),
         any::<u64>().prop_map(|nonce| Reply::Ping { nonce }),
         Just(Reply::Draining),
+        Just(Reply::Neighbours { nodes: Default::default() }),
     ]
+}
+
+#[test]
+fn a_link_that_does_not_lead_publishes_what_has_a_name_and_the_rest_when_it_has_one() {
+    let mut session = Session::new(7, tunnels(&[Some("a-b"), None]));
+    session.received(&welcome(1, true)).expect("allowed");
+    session.serve(false, true).expect("allowed");
+    assert_eq!(drain(&mut session).pop(), Some(Action::Send(2, Message::Publish { tunnels: vec![0] })));
+    session.received(&outcomes(2, &[None])).expect("allowed");
+    assert_eq!(session.poll(), Some(Action::Published(0)));
+    assert_eq!(session.poll(), Some(Action::Settled));
+    session.renew();
+    session.retry();
+    assert_eq!(drain(&mut session), []);
+    session.learn(tunnels(&[Some("a-b"), Some("c-d")]));
+    assert_eq!(drain(&mut session), [Action::Send(3, Message::Publish { tunnels: vec![1] })]);
+}
+
+#[test]
+fn a_link_that_takes_the_lead_asks_for_the_names_that_are_missing() {
+    let mut session = Session::new(7, tunnels(&[Some("a-b"), None]));
+    session.received(&welcome(1, true)).expect("allowed");
+    session.serve(false, false).expect("allowed");
+    drain(&mut session);
+    session.lead();
+    assert_eq!(drain(&mut session), [Action::Send(3, Message::Hostnames { after: String::new() })]);
+}
+
+#[test]
+fn a_link_that_does_not_lead_never_registers() {
+    let mut session = Session::new(7, tunnels(&[Some("a-b")]));
+    session.received(&welcome(1, false)).expect("allowed");
+    assert_eq!(session.serve(false, false), Err(SessionError::Stranger));
+}
+
+#[test]
+fn a_link_that_is_left_takes_back_what_it_published() {
+    let mut session = greeted(&[Some("a-b"), Some("c-d")]);
+    drain(&mut session);
+    session.received(&outcomes(2, &[None, Some(ErrorCode::NotOwner)])).expect("allowed");
+    drain(&mut session);
+    session.leave();
+    assert_eq!(drain(&mut session), [Action::Send(3, Message::Unpublish { tunnels: vec![0] })]);
+    let mut buffer = vec![0; PREFIX_BYTES + CONTROL_FRAME_BYTES];
+    let frame = session.encode(3, &Message::Unpublish { tunnels: vec![0] }, &mut buffer).expect("fits");
+    let ClientFrame { request: Request::Unpublish { hostnames }, .. } =
+        specter_wire::codec::decode(&frame[PREFIX_BYTES..]).expect("a frame")
+    else {
+        panic!("another request");
+    };
+    assert_eq!(hostnames, ["a-b"]);
+    session.received(&outcomes(3, &[None])).expect("allowed");
+    assert_eq!(drain(&mut session), [Action::Left]);
 }
 
 proptest! {
@@ -216,14 +280,16 @@ proptest! {
     fn no_node_makes_a_session_panic_or_publish_what_was_not_saved(
         replies in prop::collection::vec((reply(), any::<bool>()), 0..40),
         renew_due: bool,
+        leads: bool,
         named in prop::collection::vec(any::<bool>(), 0..4),
     ) {
         let hostnames: Vec<Option<&str>> = named.iter().map(|named| named.then_some("named")).collect();
-        let mut session = Session::new(7, renew_due, specs(&hostnames));
+        let mut session = Session::new(7, tunnels(&hostnames));
         let mut unsaved = Vec::new();
         for (reply, retry) in replies {
             while let Some(action) = session.poll() {
                 match action {
+                    Action::Greeted(_) if session.serve(leads, renew_due).is_err() => return Ok(()),
                     Action::Prove { .. } => session.proven([0; 32], [0; 64], 0),
                     Action::SaveHostnames(names) => {
                         unsaved = names;
@@ -241,8 +307,9 @@ proptest! {
             }
             if retry {
                 session.retry();
+                session.lead();
             }
-            let unasked = matches!(reply, Reply::Ping { .. } | Reply::Draining);
+            let unasked = matches!(reply, Reply::Ping { .. } | Reply::Draining | Reply::Neighbours { .. });
             let id = if unasked { 0 } else { session.pending.front().map_or(99, |(id, _)| *id) };
             if session.received(&NodeFrame { id, reply }).is_err() {
                 break;

@@ -1,4 +1,5 @@
 use super::*;
+#[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
 
 fn values() -> Values {
@@ -20,6 +21,7 @@ fn a_saved_file_is_whole_secret_and_alone() {
     store.check().expect("writable");
     store.save(&values()).expect("saved");
     assert_eq!(fs::read_to_string(&path).expect("read"), "version: 2\napex: h\ncertificate: |\n  PEM\n");
+    #[cfg(unix)]
     assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
 }

@@ -1,16 +1,16 @@
-//! Carries out what the session of one link asks for.
+//! One link from dialling to its end: carries out what its session asks for, as the keeper of all links orders.
 
-use super::{Client, End, Event, LinkLost, sentence, unix_now_s};
+use super::{End, LinkLost, Orders, Report, sentence, state::State};
 use crate::{
-    config::full_name,
+    config::{Tunnel, full_name},
     control::{ANSWER, Control, ControlError},
-    rewrite::{NewName, Values},
-    serve::Routes,
-    session::{Action, Message, Session, Spec},
+    link::{self, LinkError},
+    links::LinkNumber,
+    session::{Action, Message, Session},
     store::Store,
     work,
 };
-use quinn::Connection;
+use quinn::{Connection, ConnectionError};
 use specter_wire::{
     error::ErrorCode,
     limits::BATCH,
@@ -18,51 +18,128 @@ use specter_wire::{
     name::Hostname,
 };
 use std::{pin::Pin, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-/// Speaks with the node until the link ends or is to end.
-pub(super) async fn drive(client: &mut Client, connection: &Connection, stop: &CancellationToken) -> End {
-    match Drive::new(client, connection).run(stop).await {
-        Ok(end) | Err(end) => end,
+/// A link's end of what it shares with the keeper.
+pub(super) struct Seat {
+    pub(super) link: LinkNumber,
+    pub(super) state: Arc<State>,
+    pub(super) orders: watch::Receiver<Orders>,
+    pub(super) reports: mpsc::Sender<(LinkNumber, Report)>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Seat {
+    /// Opens a link and speaks with the node until the link ends or is to end.
+    pub(super) async fn run(mut self, dial: impl Future<Output = Result<Connection, LinkError>>, instance: u64) -> End {
+        let dialled = tokio::select! {
+            () = self.stop.cancelled() => return End::Stopped,
+            () = closed(&mut self.orders) => return End::Closed,
+            dialled = dial => dialled,
+        };
+        let connection = match dialled {
+            Ok(connection) => connection,
+            Err(error) => return End::Lost(error.into()),
+        };
+        let service = self.state.service.clone();
+        let tasks = TaskTracker::new();
+        let end = tokio::select! {
+            end = self.drive(&connection, instance, &tasks) => end,
+            () = service.accept(&connection, &tasks) => End::Lost(self.reason_of(&connection)),
+        };
+        // The stream's error is less than what the connection knows.
+        let end = match end {
+            End::Lost(_) if connection.close_reason().is_some() => End::Lost(self.reason_of(&connection)),
+            End::Lost(_) | End::Stopped | End::Closed | End::Fatal(_) => end,
+        };
+        link::close(&connection);
+        end
+    }
+
+    async fn drive(&mut self, connection: &Connection, instance: u64, tasks: &TaskTracker) -> End {
+        let tunnels = self.state.tunnels();
+        let session = Session::new(instance, tunnels.borrow().clone());
+        let drive = Drive {
+            seat: self,
+            connection,
+            tasks,
+            tunnels,
+            session,
+            proof: None,
+            retry_at: None,
+            renew_check_at: Instant::now() + RENEW_CHECK,
+            drained_by: None,
+            left: false,
+        };
+        match drive.run().await {
+            Ok(end) | Err(end) => end,
+        }
+    }
+
+    /// Why a connection ended.
+    fn reason_of(&self, connection: &Connection) -> LinkLost {
+        match connection.close_reason() {
+            Some(ConnectionError::ApplicationClosed(close)) if close.error_code.into_inner() == REPLACED => {
+                LinkLost::Replaced
+            }
+            Some(error) => LinkError::from_connection(error, &self.state.apex).into(),
+            None => ControlError::Ended.into(),
+        }
+    }
+
+    async fn report(&self, report: Report) {
+        // The keeper ends after its links.
+        self.reports.send((self.link, report)).await.ok();
     }
 }
 
 struct Drive<'a> {
-    client: &'a mut Client,
+    seat: &'a mut Seat,
     connection: &'a Connection,
+    /// The streams of this link.
+    tasks: &'a TaskTracker,
+    tunnels: watch::Receiver<Arc<Vec<Tunnel>>>,
     session: Session,
     proof: Option<Proof>,
     retry_at: Option<Instant>,
     renew_check_at: Instant,
+    /// When a node that goes away has had time enough.
+    drained_by: Option<Instant>,
+    /// Whether nothing is published here any more, by our own wish.
+    left: bool,
 }
 
 /// A proof of work under way.
 type Proof = Pin<Box<dyn Future<Output = Option<u64>> + Send>>;
 
-impl<'a> Drive<'a> {
-    fn new(client: &'a mut Client, connection: &'a Connection) -> Self {
-        let renew_due = client.certificate.as_ref().is_some_and(|certificate| certificate.is_due(unix_now_s()));
-        let spec = |tunnel: &crate::config::Tunnel| Spec {
-            hostname: tunnel.hostname.clone(),
-            carries: tunnel.target.carries(),
-            host: tunnel.host.clone(),
-            header_timeout_ms: tunnel.header_timeout_ms,
-        };
-        let specs = client.config.tunnels.iter().map(spec).collect();
-        let session = Session::new(client.instance, renew_due, specs);
-        Self { client, connection, session, proof: None, retry_at: None, renew_check_at: Instant::now() + RENEW_CHECK }
+impl Drive<'_> {
+    async fn run(mut self) -> Result<End, End> {
+        let mut control = Control::open(self.connection).await?;
+        match self.speak(&mut control).await {
+            // Streams that were under way when the node said that it goes are served yet.
+            Err(End::Lost(_)) if self.drained_by.is_some() => {
+                tokio::select! {
+                    _ = self.connection.closed() => {}
+                    () = at(self.drained_by) => {}
+                    () = closed(&mut self.seat.orders) => {}
+                    () = self.seat.stop.cancelled() => return Ok(End::Stopped),
+                }
+                Ok(End::Closed)
+            }
+            end => end,
+        }
     }
 
-    async fn run(mut self, stop: &CancellationToken) -> Result<End, End> {
-        let mut control = Control::open(self.connection).await?;
+    async fn speak(&mut self, control: &mut Control) -> Result<End, End> {
         let (mut owed_before, mut answer_by) = (None, None);
         loop {
             while let Some(action) = self.session.poll() {
-                if let Some(end) = self.act(action, &mut control).await? {
-                    return Ok(end);
-                }
+                self.act(action, control).await?;
             }
             let owed = self.session.owed();
             if owed != owed_before {
@@ -70,13 +147,24 @@ impl<'a> Drive<'a> {
                 answer_by = owed.map(|_| Instant::now() + ANSWER);
             }
             tokio::select! {
-                () = stop.cancelled() => {
-                    self.release(&mut control).await;
+                () = self.seat.stop.cancelled() => {
+                    self.release(control).await;
                     return Ok(End::Stopped);
+                }
+                ordered = self.seat.orders.changed() => {
+                    // The keeper is gone: so is the client.
+                    ordered.map_err(|_| End::Stopped)?;
+                    if self.obey()? {
+                        return Ok(End::Closed);
+                    }
                 }
                 advanced = control.advance() => {
                     advanced?;
                     self.session.received(&control.frame()?)?;
+                }
+                Ok(()) = self.tunnels.changed() => {
+                    let tunnels = self.tunnels.borrow_and_update().clone();
+                    self.session.learn(tunnels);
                 }
                 counter = at_hand(&mut self.proof) => self.register(counter)?,
                 () = at(answer_by) => return Err(ControlError::Silent.into()),
@@ -84,9 +172,11 @@ impl<'a> Drive<'a> {
                     self.retry_at = None;
                     self.session.retry();
                 }
+                () = at(self.drained_by) => return Ok(End::Closed),
+                () = self.tasks.wait(), if self.left => return Ok(End::Closed),
                 () = sleep_until(self.renew_check_at) => {
                     self.renew_check_at = Instant::now() + RENEW_CHECK;
-                    if self.client.certificate.as_ref().is_some_and(|certificate| certificate.is_due(unix_now_s())) {
+                    if self.seat.state.is_renewal_due() {
                         self.session.renew();
                     }
                 }
@@ -94,42 +184,65 @@ impl<'a> Drive<'a> {
         }
     }
 
-    async fn act(&mut self, action: Action, control: &mut Control) -> Result<Option<End>, End> {
+    /// Does what the keeper wants; true is the end.
+    fn obey(&mut self) -> Result<bool, End> {
+        let Orders { serve, lead, leave, close } = *self.seat.orders.borrow_and_update();
+        if serve {
+            self.session.serve(lead, self.seat.state.is_renewal_due())?;
+        }
+        if leave {
+            self.session.leave();
+        } else if lead {
+            self.session.lead();
+        }
+        Ok(close)
+    }
+
+    async fn act(&mut self, action: Action, control: &mut Control) -> Result<(), End> {
         match action {
+            Action::Greeted(node) => {
+                self.seat.report(Report::Welcomed { node, connection: self.connection.clone() }).await;
+            }
             Action::Send(id, message) => {
-                if let Message::Publish { .. } = message {
-                    self.set_routes();
+                if let (Message::Publish { .. }, Some(gateway)) = (&message, self.session.gateway()) {
+                    self.seat.state.set_routes(&gateway.apex);
                 }
                 let session = &self.session;
                 control.send(|buffer| session.encode(id, &message, buffer)).await?;
             }
             Action::Prove { bits } => {
                 info!(bits, "registering this client: computing a proof of work");
-                let (exporter, public_key) = (self.exporter()?, self.client.key.public_key());
+                let (exporter, public_key) = (self.exporter()?, self.seat.state.key.public_key());
                 self.proof = Some(Box::pin(async move { work::prove(&exporter, &public_key, bits).await }));
             }
             Action::SaveCertificate(pem) => {
-                self.client.save_certificate(pem).await?;
+                self.seat.state.save_certificate(pem).await?;
                 info!("the node gave a certificate");
                 self.session.saved();
             }
-            Action::SaveHostnames(names) => self.save_hostnames(names).await?,
+            Action::SaveHostnames(names) => {
+                self.seat.state.save_hostnames(names).await.map_err(|error| End::Fatal(error.into()))?;
+                let tunnels = self.tunnels.borrow_and_update().clone();
+                self.session.learn(tunnels);
+                self.session.saved();
+            }
+            Action::Ready => self.seat.report(Report::Ready).await,
+            Action::Settled => self.seat.report(Report::Settled).await,
             Action::Published(tunnel) => self.published(tunnel).await,
             Action::Refused { tunnel, code, named } => self.refused(tunnel, code, named).await,
             Action::NotRenewed(code) => warn!(%code, "the certificate was not renewed: trying again tomorrow"),
             Action::RetryLater => self.retry_at = Some(Instant::now() + RETRY),
-            Action::Drain => return Ok(Some(End::Drained)),
+            Action::Neighbours(nodes) => self.seat.report(Report::Neighbours(nodes)).await,
+            Action::Drain => {
+                self.drained_by.get_or_insert(Instant::now() + DRAIN);
+                self.seat.report(Report::Draining).await;
+            }
+            Action::Left => {
+                self.left = true;
+                self.tasks.close();
+            }
         }
-        Ok(None)
-    }
-
-    /// Streams may come as soon as the node has read what is published.
-    fn set_routes(&self) {
-        let route = |(index, tunnel): (usize, &crate::config::Tunnel)| {
-            Some((self.session.wire_name(index)?, Arc::new(tunnel.target.clone())))
-        };
-        let routes: Routes = self.client.config.tunnels.iter().enumerate().filter_map(route).collect();
-        self.client.routes.send_replace(Arc::new(routes));
+        Ok(())
     }
 
     fn exporter(&self) -> Result<[u8; EXPORTER_BYTES], End> {
@@ -141,37 +254,21 @@ impl<'a> Drive<'a> {
     fn register(&mut self, counter: Option<u64>) -> Result<(), End> {
         self.proof = None;
         let counter = counter.ok_or(LinkLost::NoProof)?;
-        let signature = self.client.key.sign(&signature_input(&self.exporter()?));
-        self.session.proven(self.client.key.public_key(), signature, counter);
-        Ok(())
-    }
-
-    async fn save_hostnames(&mut self, names: Vec<(usize, Hostname)>) -> Result<(), End> {
-        let new_name = |(index, name): &(usize, Hostname)| {
-            let target = self.client.config.tunnels.get(*index)?.target.to_string();
-            Some(NewName { tunnel: *index, target, hostname: name.to_string() })
-        };
-        let values = Values { hostnames: names.iter().filter_map(new_name).collect(), ..Values::default() };
-        self.client.save(values).await.map_err(|error| End::Fatal(error.into()))?;
-        for (index, name) in names {
-            if let Some(tunnel) = self.client.config.tunnels.get_mut(index) {
-                tunnel.hostname = Some(name);
-            }
-        }
-        self.session.saved();
+        let key = &self.seat.state.key;
+        let signature = key.sign(&signature_input(&self.exporter()?));
+        self.session.proven(key.public_key(), signature, counter);
         Ok(())
     }
 
     async fn published(&mut self, index: usize) {
-        let Some((url, target)) = self.names(index) else {
-            return;
-        };
-        info!(url, target, "published");
-        self.client.tell(Event::Published { url, target }).await;
+        if let Some((url, target)) = self.names(index) {
+            self.seat.report(Report::Published { tunnel: index, url, target }).await;
+        }
     }
 
     async fn refused(&mut self, index: usize, code: ErrorCode, named: bool) {
-        let Some(tunnel) = self.client.config.tunnels.get(index) else {
+        let tunnels = self.tunnels.borrow().clone();
+        let Some(tunnel) = tunnels.get(index) else {
             return;
         };
         let target = tunnel.target.to_string();
@@ -187,13 +284,13 @@ impl<'a> Drive<'a> {
             "; the node's operator can tell more"
         };
         let reason = format!("{subject}: {code}{remedy}");
-        warn!("{reason}");
-        self.client.tell(Event::Refused { target, reason }).await;
+        self.seat.report(Report::Refused { tunnel: index, target, reason }).await;
     }
 
     /// Where visitors reach a tunnel, and where it leads.
     fn names(&self, index: usize) -> Option<(String, String)> {
-        let tunnel = self.client.config.tunnels.get(index)?;
+        let tunnels = self.tunnels.borrow();
+        let tunnel = tunnels.get(index)?;
         let gateway = self.session.gateway()?;
         let host = full_name(tunnel.hostname.as_ref()?, gateway.apex.as_str());
         let scheme = tunnel.target.visitor_scheme();
@@ -201,15 +298,15 @@ impl<'a> Drive<'a> {
         Some((format!("{scheme}://{host}{port}"), tunnel.target.to_string()))
     }
 
-    /// Gives the names of an identity back that dies with this program.
+    /// Gives the names of an identity back that dies with this program; the link that leads does that for all.
     async fn release(&mut self, control: &mut Control) {
-        let Store::Memory = self.client.store else {
+        let (Store::Memory, true) = (&self.seat.state.store, self.session.leads()) else {
             return;
         };
-        let names: Vec<Hostname> =
-            (0..self.client.config.tunnels.len()).filter_map(|index| self.session.wire_name(index)).collect();
+        let count = self.tunnels.borrow().len();
+        let names: Vec<Hostname> = (0..count).filter_map(|index| self.session.wire_name(index)).collect();
         for batch in names.chunks(BATCH) {
-            let hostnames = batch.iter().map(Hostname::as_str).collect();
+            let hostnames: heapless::Vec<&str, BATCH> = batch.iter().map(Hostname::as_str).collect();
             let id = self.session.next_id();
             match timeout(RELEASE, control.ask(id, Request::Release { hostnames })).await {
                 Ok(Ok(_)) => {}
@@ -218,6 +315,12 @@ impl<'a> Drive<'a> {
             }
         }
     }
+}
+
+/// Waits until the keeper wants the link closed.
+async fn closed(orders: &mut watch::Receiver<Orders>) {
+    // An error means that the keeper is gone, and wants nothing any more.
+    orders.wait_for(|orders| orders.close).await.ok();
 }
 
 /// Waits for a moment, or for ever.
@@ -239,6 +342,9 @@ async fn at_hand(proof: &mut Option<Proof>) -> Option<u64> {
 /// Port that URLs leave out.
 const HTTPS: u16 = 443;
 
+/// Close code of a connection that a newer link of the same run replaced.
+const REPLACED: u64 = 1;
+
 /// Certificates live for months.
 const RENEW_CHECK: Duration = Duration::from_secs(24 * 3600);
 
@@ -247,3 +353,6 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Longest wait at the end of the program.
 const RELEASE: Duration = Duration::from_secs(3);
+
+/// Longest that streams may go on at a node that goes away.
+const DRAIN: Duration = Duration::from_secs(60);

@@ -1,38 +1,30 @@
-//! Keeps a client's tunnels published: links, sessions, reconnecting, until it is told to stop. The façade of the
-//! library.
+//! Keeps a client's tunnels published on links to several nodes until it is told to stop. The façade of the library.
+//!
+//! `keep` is the one task that knows of all links and asks `links` what to do; `drive` is one link; `state` is what they
+//! have in common.
 
 mod drive;
 mod events;
+mod keep;
+mod state;
+mod wake;
 
 use crate::{
-    backoff::Backoff,
-    config::{Config, ConfigError, raw::Secret},
+    config::{Config, ConfigError},
     control::ControlError,
-    identity::{Certificate, Key, KeyError},
-    link::{Link, LinkError},
-    rewrite::Values,
-    serve::{Routes, Service},
+    identity::KeyError,
+    link::LinkError,
     session::SessionError,
     store::{SaveError, Store},
     tls::{Trust, TrustError},
 };
-use quinn::ConnectionError;
-use ring::{
-    digest::{Context, SHA256},
-    rand::{SecureRandom, SystemRandom},
-};
-use specter_wire::version::ALPN_LINK;
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
-use tokio::{
-    sync::{mpsc, watch},
-    time::{sleep, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info, warn};
+use keep::Keeper;
+use ring::rand::{SecureRandom, SystemRandom};
+use specter_wire::{id::NodeId, link::Neighbour};
+use state::State;
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 pub use events::Event;
 
@@ -70,6 +62,9 @@ pub enum TunnelError {
     /// The TLS settings cannot be made of the given certificates.
     #[error("the certificates in the CA file cannot be used: give PEM files of X.509 version 3")]
     Tls(#[from] rustls::Error),
+    /// The program was built with a TLS provider that cannot do QUIC.
+    #[error("the TLS provider lacks what QUIC needs")]
+    Cipher,
     /// There is nothing to publish.
     #[error("the configuration {} has no tunnels: add `tunnels:` with one `- target: …` for each service", path.display())]
     NoTunnels {
@@ -92,7 +87,7 @@ pub enum TunnelError {
 /// [`TunnelError`], before anything is published or when the file cannot be completed. The network is no reason to end.
 ///
 /// # Cancel safety
-/// Dropping the future cuts the link without a word; nodes notice within 30 s.
+/// Dropping the future cuts the link without a word; nodes notice within 16 s.
 pub async fn run_tunnel(
     options: TunnelOptions,
     events: mpsc::Sender<Event>,
@@ -108,27 +103,71 @@ pub async fn run_tunnel(
     Client::new(config, Store::File(options.config_path), events)?.run(stop).await
 }
 
-/// A client between its links.
+/// A client that was checked and can run.
 pub(crate) struct Client {
     config: Config,
-    store: Store,
-    key: Arc<Key>,
-    /// Whether the key is in the store.
-    key_saved: bool,
-    certificate: Option<Certificate>,
-    instance: u64,
-    routes: watch::Sender<Arc<Routes>>,
-    service: Service,
+    state: State,
     events: mpsc::Sender<Event>,
-    draining: TaskTracker,
+}
+
+impl Client {
+    /// Checks all that can be checked without a node.
+    pub(crate) fn new(config: Config, store: Store, events: mpsc::Sender<Event>) -> Result<Self, TunnelError> {
+        let state = State::new(config.clone(), store)?;
+        Ok(Self { config, state, events })
+    }
+
+    /// Keeps links until `stop` is cancelled.
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), TunnelError> {
+        // Ended by a child: a failure must not cancel what the caller gave.
+        Keeper::new(Arc::new(self.state), &self.config, self.events, stop.child_token()).run().await
+    }
+}
+
+/// What the keeper wants of a link. Only ever more of it, but for the lead.
+#[derive(Clone, Copy, Debug, Default)]
+struct Orders {
+    /// To publish, once it was welcomed.
+    serve: bool,
+    /// To register, renew and ask for names.
+    lead: bool,
+    /// To publish no longer, and to end with the last stream.
+    leave: bool,
+    /// To end at once.
+    close: bool,
+}
+
+/// What a link tells the keeper.
+enum Report {
+    /// A node answered, and the link waits for orders.
+    Welcomed {
+        node: NodeId,
+        connection: quinn::Connection,
+    },
+    /// Certificate and names are there: other links may be opened.
+    Ready,
+    /// Everything that could be published was answered.
+    Settled,
+    Published {
+        tunnel: usize,
+        url: String,
+        target: String,
+    },
+    Refused {
+        tunnel: usize,
+        target: String,
+        reason: String,
+    },
+    Neighbours(Vec<Neighbour>),
+    Draining,
 }
 
 /// How a link ended.
 enum End {
-    /// By our own wish.
+    /// With the program.
     Stopped,
-    /// The node goes away; what runs on the link may end there.
-    Drained,
+    /// By the keeper's wish, or after its node went away.
+    Closed,
     Lost(LinkLost),
     Fatal(TunnelError),
 }
@@ -158,205 +197,6 @@ enum LinkLost {
     Replaced,
 }
 
-impl Client {
-    /// Checks all that can be checked without a node.
-    pub(crate) fn new(config: Config, store: Store, events: mpsc::Sender<Event>) -> Result<Self, TunnelError> {
-        if config.is_incomplete() {
-            store.check()?;
-        }
-        let key_saved = !config.private_key.0.is_empty();
-        if !key_saved && !config.certificate.is_empty() {
-            return Err(TunnelError::KeyMissing);
-        }
-        let key = if key_saved { Key::from_pem(&config.private_key.0)? } else { Key::generate()? };
-        let certificate = usable_certificate(&config, &key);
-        let instance = instance(&store, &key);
-        let (routes, receiver) = watch::channel(Arc::default());
-        Ok(Self {
-            config,
-            store,
-            key: Arc::new(key),
-            key_saved,
-            certificate,
-            instance,
-            routes,
-            service: Service::new(receiver),
-            events,
-            draining: TaskTracker::new(),
-        })
-    }
-
-    /// Opens one link after the other.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), TunnelError> {
-        let mut backoff = Backoff::default();
-        loop {
-            let began = Instant::now();
-            let lost = match self.link(&stop).await {
-                End::Stopped => return Ok(()),
-                End::Fatal(error) => return Err(error),
-                End::Drained => {
-                    info!("the node goes away: opening another link");
-                    None
-                }
-                End::Lost(LinkLost::Link(LinkError::CertificateRefused { source })) if self.certificate.is_some() => {
-                    warn!(%source, "the node refuses the certificate in the configuration: registering the same key again");
-                    self.certificate = None;
-                    continue;
-                }
-                End::Lost(lost) => Some(lost),
-            };
-            if let Some(LinkLost::Replaced) = lost {
-                // Whoever else has this number, a copy of this machine's memory perhaps, is let alone from here on.
-                self.instance = random_u64();
-            }
-            backoff.worked_for(began.elapsed());
-            let delay = backoff.delay(random_u64() as u32);
-            if let Some(lost) = lost {
-                let reason = sentence(&lost);
-                let retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                match lost {
-                    LinkLost::Link(LinkError::Untrusted { .. } | LinkError::Version { .. }) => {
-                        error!(reason, retry_in_ms, "no link");
-                    }
-                    LinkLost::Link(_)
-                    | LinkLost::Session(_)
-                    | LinkLost::Control(_)
-                    | LinkLost::NoProof
-                    | LinkLost::Certificate
-                    | LinkLost::Exporter
-                    | LinkLost::Replaced => warn!(reason, retry_in_ms, "no link"),
-                }
-                self.tell(Event::Disconnected { reason, retry_in: delay }).await;
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = sleep(delay) => {}
-            }
-        }
-    }
-
-    /// One link from dialling to its end.
-    async fn link(&mut self, stop: &CancellationToken) -> End {
-        let now_unix_s = unix_now_s();
-        if self.certificate.as_ref().is_some_and(|certificate| certificate.is_expired(now_unix_s)) {
-            warn!("the certificate in the configuration has expired: registering the same key again");
-            self.certificate = None;
-        }
-        let identity = self.certificate.as_ref().map(|certificate| (certificate, self.key.as_ref()));
-        let tls = match self.config.trust.client_config(ALPN_LINK, identity) {
-            Ok(tls) => tls,
-            Err(error) => return End::Fatal(error.into()),
-        };
-        let dialled = tokio::select! {
-            () = stop.cancelled() => return End::Stopped,
-            dialled = Link::dial(&self.config.apex, &tls) => dialled,
-        };
-        let link = match dialled {
-            Ok(link) => link,
-            Err(error) => return End::Lost(error.into()),
-        };
-        let service = self.service.clone();
-        let connection = link.connection.clone();
-        let end = tokio::select! {
-            end = drive::drive(self, &connection, stop) => end,
-            () = service.accept(&connection) => End::Lost(self.reason_of(&connection)),
-        };
-        match end {
-            End::Drained => {
-                self.draining.spawn(async move {
-                    // Streams that were under way when the node said so are served yet.
-                    timeout(DRAIN, service.accept(&link.connection)).await.ok();
-                    link.close().await;
-                });
-                End::Drained
-            }
-            End::Lost(lost) => {
-                // The stream's error is less than what the connection knows.
-                let lost = if connection.close_reason().is_some() { self.reason_of(&connection) } else { lost };
-                link.close().await;
-                End::Lost(lost)
-            }
-            End::Stopped | End::Fatal(_) => {
-                link.close().await;
-                end
-            }
-        }
-    }
-
-    /// Why a connection ended.
-    fn reason_of(&self, connection: &quinn::Connection) -> LinkLost {
-        match connection.close_reason() {
-            Some(ConnectionError::ApplicationClosed(close)) if close.error_code.into_inner() == REPLACED => {
-                LinkLost::Replaced
-            }
-            Some(error) => LinkError::from_connection(error, &self.config.apex).into(),
-            None => ControlError::Ended.into(),
-        }
-    }
-
-    /// Keeps a certificate, and with the first one the key.
-    async fn save_certificate(&mut self, pem: String) -> Result<(), End> {
-        let certificate = Certificate::from_pem(&pem, &self.key).map_err(|_| LinkLost::Certificate)?;
-        let private_key = (!self.key_saved).then(|| Secret(self.key.to_pem()));
-        let first = private_key.is_some();
-        let values = Values { certificate: Some(pem), private_key, hostnames: Vec::new() };
-        match self.save(values).await {
-            Ok(()) => self.key_saved = true,
-            Err(error) if first => return Err(End::Fatal(error.into())),
-            Err(error) => {
-                warn!(reason = sentence(&error), "the new certificate is not kept: the next start will register again");
-            }
-        }
-        self.certificate = Some(certificate);
-        Ok(())
-    }
-
-    async fn save(&self, values: Values) -> Result<(), SaveError> {
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.save(&values)).await {
-            Ok(outcome) => outcome,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
-    }
-
-    async fn tell(&self, event: Event) {
-        // Nobody has to listen.
-        self.events.send(event).await.ok();
-    }
-}
-
-/// The certificate in the configuration, unless it is good for nothing; then the key is registered again.
-fn usable_certificate(config: &Config, key: &Key) -> Option<Certificate> {
-    if config.certificate.is_empty() {
-        return None;
-    }
-    match Certificate::from_pem(&config.certificate, key) {
-        Ok(certificate) => Some(certificate),
-        Err(reason) => {
-            warn!(%reason, "the certificate in the configuration cannot be used: registering the same key again");
-            None
-        }
-    }
-}
-
-/// Tells this client from others with the same key, and is the same again after a restart: the node then replaces the
-/// link of the run that died at once, instead of sending visitors to it until it notices. Two runs on one file would
-/// replace each other; whoever is replaced draws another number, so that ends at the first time.
-fn instance(store: &Store, key: &Key) -> u64 {
-    let Store::File(path) = store else {
-        return random_u64();
-    };
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-    // Copies of one file on several machines often lie at the same place. Where there is no such file, they meet once.
-    let machine = std::fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
-    let mut context = Context::new(&SHA256);
-    for part in [key.public_key().as_slice(), path.as_os_str().as_encoded_bytes(), &machine] {
-        context.update(&part.len().to_le_bytes());
-        context.update(part);
-    }
-    context.finish().as_ref().first_chunk().map_or_else(random_u64, |bytes| u64::from_le_bytes(*bytes))
-}
-
 /// An error and its causes in one line.
 pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -384,9 +224,3 @@ pub(crate) fn random_u64() -> u64 {
         Err(_) => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
     }
 }
-
-/// Close code of a connection that a newer link of the same run replaced.
-const REPLACED: u64 = 1;
-
-/// Longest that streams may go on at a node that goes away.
-const DRAIN: Duration = Duration::from_secs(60);

@@ -1,14 +1,15 @@
-//! A node in the test's own process: one QUIC endpoint, a store in memory, and levers to make it misbehave.
+//! Nodes in the test's own process: a QUIC endpoint each, one store in memory, and levers to make them misbehave.
 
-use quinn::{Connection, Endpoint, RecvStream, SendStream, crypto::rustls::QuicServerConfig};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt, crypto::rustls::QuicServerConfig};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PublicKeyData};
 use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use specter_wire::{
     codec,
     error::ErrorCode,
+    id::NodeId,
     limits::CONTROL_FRAME_BYTES,
-    link::{self, ClientFrame, NodeFrame, Reply, Request},
+    link::{self, ClientFrame, Neighbour, NodeFrame, Reply, Request},
     stream::{StreamHeader, StreamKind},
     version::ALPN_LINK,
 };
@@ -18,7 +19,10 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 /// Longest that any test waits for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,6 +36,7 @@ pub(crate) enum Seen {
     Listed,
     Claimed(usize),
     Published(Vec<String>),
+    Unpublished(Vec<String>),
     Released(Vec<String>),
 }
 
@@ -54,8 +59,17 @@ struct State {
     claimed: usize,
 }
 
+/// What a node says unasked.
+#[derive(Clone, Default)]
+struct Unasked {
+    neighbours: Vec<Neighbour>,
+    draining: bool,
+}
+
 pub(crate) struct FakeNode {
+    pub(crate) id: NodeId,
     pub(crate) port: u16,
+    unasked: watch::Sender<Unasked>,
     pub(crate) ca_pem: String,
     endpoint: Endpoint,
     config: quinn::ServerConfig,
@@ -114,8 +128,23 @@ impl Authority {
 
 impl FakeNode {
     pub(crate) async fn start(behaviour: Behaviour) -> Self {
-        let authority = Arc::new(Authority::new());
+        Self::cluster(1, behaviour).await.remove(0)
+    }
 
+    /// Nodes that share a store and name each other.
+    pub(crate) async fn cluster(count: u8, behaviour: Behaviour) -> Vec<Self> {
+        let authority = Arc::new(Authority::new());
+        let state = Arc::new(Mutex::new(State { behaviour, ..State::default() }));
+        let nodes: Vec<Self> = (1..=count).map(|number| Self::open(NodeId([number; 16]), &authority, &state)).collect();
+        let neighbours: Vec<Neighbour> = nodes.iter().map(Self::neighbour).collect();
+        for node in &nodes {
+            node.name(neighbours.iter().copied().filter(|neighbour| neighbour.node != node.id).collect());
+        }
+        nodes
+    }
+
+    fn open(id: NodeId, authority: &Arc<Authority>, state: &Arc<Mutex<State>>) -> Self {
+        let behaviour = state.lock().unwrap().behaviour.clone();
         let (certificate, key) = authority.server(&["localhost"]);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -137,23 +166,58 @@ impl FakeNode {
         tls.alpn_protocols = vec![ALPN_LINK.to_vec()];
         let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
         let endpoint = Endpoint::server(config.clone(), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let state = Arc::new(Mutex::new(State { behaviour, ..State::default() }));
+        let unasked = watch::Sender::new(Unasked::default());
         let (seen_sender, seen) = mpsc::channel(1024);
         let (connection_sender, connections) = mpsc::channel(64);
-        let (accepting, shared) = (endpoint.clone(), (state.clone(), authority.clone()));
+        let (accepting, shared) = (endpoint.clone(), (state.clone(), authority.clone(), unasked.clone()));
         tokio::spawn(async move {
             while let Some(incoming) = accepting.accept().await {
                 let (shared, seen, connections) = (shared.clone(), seen_sender.clone(), connection_sender.clone());
                 tokio::spawn(async move {
                     let Ok(connection) = incoming.await else { return };
                     connections.send(connection.clone()).await.ok();
-                    let (state, authority) = shared;
-                    Control { connection, state, authority, seen }.run().await;
+                    let (state, authority, unasked) = shared;
+                    Control { id, connection, state, authority, unasked, seen }.run().await;
                 });
             }
         });
         let port = endpoint.local_addr().unwrap().port();
-        Self { port, ca_pem: authority.ca_pem.clone(), endpoint, config, state, seen, connections }
+        let ca_pem = authority.ca_pem.clone();
+        Self { id, port, unasked, ca_pem, endpoint, config, state: state.clone(), seen, connections }
+    }
+
+    /// How other nodes name this one.
+    pub(crate) fn neighbour(&self) -> Neighbour {
+        Neighbour { node: self.id, address: SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).into() }
+    }
+
+    /// Names these nodes to every client, those that are linked and those that come.
+    pub(crate) fn name(&self, neighbours: Vec<Neighbour>) {
+        self.unasked.send_modify(|unasked| unasked.neighbours = neighbours);
+    }
+
+    /// Tells every client that this node goes away, and refuses those that come.
+    pub(crate) fn drain(&self) {
+        self.unasked.send_modify(|unasked| unasked.draining = true);
+        self.go_away();
+    }
+
+    /// Ends: links are closed, and nobody answers any more.
+    pub(crate) fn die(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"");
+    }
+
+    /// Closes the links there are.
+    pub(crate) fn close_links(&mut self) {
+        while let Ok(connection) = self.connections.try_recv() {
+            connection.close(VarInt::from_u32(0), b"");
+        }
+    }
+
+    /// Ends without a word, like a machine without power: what clients send is not heard any more.
+    pub(crate) fn vanish(&self) {
+        self.go_away();
+        self.endpoint.rebind(std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
     }
 
     /// Takes no links until [`FakeNode::come_back`]. Those that are open go on.
@@ -216,6 +280,8 @@ pub(crate) async fn open(
 
 /// One link's control stream.
 struct Control {
+    id: NodeId,
+    unasked: watch::Sender<Unasked>,
     connection: Connection,
     state: Arc<Mutex<State>>,
     authority: Arc<Authority>,
@@ -224,7 +290,8 @@ struct Control {
 
 impl Control {
     async fn run(self) -> Option<()> {
-        let (mut send, mut receive) = self.connection.accept_bi().await.ok()?;
+        let (send, mut receive) = self.connection.accept_bi().await.ok()?;
+        let send = Arc::new(tokio::sync::Mutex::new(send));
         let mut registered = self.connection.peer_identity().is_some();
         let mut key = self.identity();
         loop {
@@ -237,7 +304,8 @@ impl Control {
                     assert!(link::is_agent(agent));
                     self.see(Seen::Hello { certificate: registered, instance }).await;
                     let work_bits = self.state.lock().unwrap().behaviour.work_bits;
-                    Reply::Welcome { registered, work_bits, apex: "localhost", port: 443 }
+                    tokio::spawn(say_unasked(self.unasked.subscribe(), send.clone()));
+                    Reply::Welcome { node: self.id, registered, work_bits, apex: "localhost", port: 443 }
                 }
                 Request::Register { public_key, signature, counter } => {
                     self.check_proof(public_key, signature, counter);
@@ -292,13 +360,14 @@ impl Control {
                     Reply::Outcomes { outcomes: hostnames.iter().map(|_| None).collect() }
                 }
                 Request::Unpublish { hostnames } => {
+                    self.see(Seen::Unpublished(hostnames.iter().map(|name| (*name).to_owned()).collect())).await;
                     Reply::Outcomes { outcomes: hostnames.iter().map(|_| None).collect() }
                 }
                 Request::Pong { .. } => continue,
             };
             let mut buffer = vec![0; CONTROL_FRAME_BYTES + 2];
             let frame = codec::encode(&NodeFrame { id, reply }, &mut buffer).unwrap();
-            send.write_all(frame).await.ok()?;
+            send.lock().await.write_all(frame).await.ok()?;
         }
     }
 
@@ -333,6 +402,27 @@ impl Control {
         ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, key)
             .verify(&link::signature_input(&exporter), signature)
             .unwrap();
+    }
+}
+
+/// Names the neighbours, and again when they change, and tells that the node goes away.
+async fn say_unasked(mut unasked: watch::Receiver<Unasked>, send: Arc<tokio::sync::Mutex<SendStream>>) -> Option<()> {
+    let mut named = Vec::new();
+    loop {
+        let Unasked { neighbours, draining } = unasked.borrow_and_update().clone();
+        let mut buffer = vec![0; CONTROL_FRAME_BYTES + 2];
+        if neighbours != named {
+            let reply = Reply::Neighbours { nodes: neighbours.iter().copied().collect() };
+            let frame = codec::encode(&NodeFrame { id: 0, reply }, &mut buffer).unwrap();
+            send.lock().await.write_all(frame).await.ok()?;
+            named = neighbours;
+        }
+        if draining {
+            let frame = codec::encode(&NodeFrame { id: 0, reply: Reply::Draining }, &mut buffer).unwrap();
+            send.lock().await.write_all(frame).await.ok()?;
+            return None;
+        }
+        unasked.changed().await.ok()?;
     }
 }
 

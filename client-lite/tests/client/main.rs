@@ -4,6 +4,7 @@
 
 mod commands;
 mod fake_node;
+mod links;
 mod running;
 mod streams;
 mod tunnel;

@@ -41,8 +41,26 @@ impl Client {
         fs::read_to_string(self.path()).unwrap()
     }
 
+    /// The next event that tells more than a number of links.
     pub(crate) async fn event(&mut self) -> Event {
-        timeout(DEADLINE, self.events.recv()).await.expect("an event in time").expect("the client runs")
+        loop {
+            match timeout(DEADLINE, self.events.recv()).await.expect("an event in time").expect("the client runs") {
+                Event::Links { .. } => {}
+                event => return event,
+            }
+        }
+    }
+
+    /// Waits until this many links serve.
+    pub(crate) async fn links(&mut self, count: usize) {
+        loop {
+            let event = timeout(DEADLINE, self.events.recv()).await.expect("an event in time");
+            if let Event::Links { up, .. } = event.expect("the client runs")
+                && up == count
+            {
+                return;
+            }
+        }
     }
 
     pub(crate) async fn published(&mut self) -> (String, String) {

@@ -1,5 +1,6 @@
 //! What goes into a node and what comes out of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -208,6 +209,12 @@ pub enum Input {
     Leave,
     /// Whether the disk takes no more.
     ReadOnly(bool),
+    /// Where other nodes may be found from now on, in place of what was said before.
+    Seeds(Vec<SocketAddr>),
+    /// An operator says that machines which cannot be reached are gone for good: every slot that this node keeps and that
+    /// nobody leads goes on with this node alone. What only the others had is lost, and they must never come back with the
+    /// disks that they had. [`Event::Forced`] names each such slot.
+    Force,
 }
 
 /// What a node wants done.
@@ -247,6 +254,11 @@ pub enum Event {
     Joined,
     /// No slot needs the node any more: it may go.
     Left,
+    /// A slot goes on with this node alone, as an operator wished.
+    Forced {
+        /// Which slot.
+        slot: SlotId,
+    },
     /// A packet of another cluster, or of one with other terms, was refused.
     Foreign {
         /// Who sent it.

@@ -101,3 +101,40 @@ fn the_store_commands_name_their_directory() {
     let error = parse("store backup data", &[]).unwrap_err().to_string();
     assert!(error.contains("--out"), "{error}");
 }
+
+#[test]
+fn ring_status_asks_the_node_of_a_directory_or_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("server.toml");
+    std::fs::write(&file, "data_dir = \"data\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    let task = |line: &str, variables: &[(&str, &str)]| match parse(line, variables) {
+        Ok(Command::RingStatus(task)) => (task.data_dir, task.json),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(task("ring status --data-dir here --json", &[("SPECTER_CONFIG", file)]), ("here".into(), true));
+    assert_eq!(task("ring status", &[("SPECTER_DATA_DIR", "there")]), ("there".into(), false));
+    let of_file = (folder.path().join("data"), false);
+    assert_eq!(task(&format!("ring status --config {file}"), &[]), of_file);
+    assert_eq!(task("ring status", &[("SPECTER_CONFIG", file)]), of_file);
+    let error = parse("ring status", &[]).unwrap_err().to_string();
+    assert!(error.contains("--data-dir") && error.contains("--config"), "{error}");
+}
+
+#[test]
+fn how_many_nodes_dev_runs_and_how_long_a_node_drains_is_checked() {
+    let nodes = |line: &str| match parse(line, &[("HOME", "/home/me")]) {
+        Ok(Command::Dev(options)) => options.nodes,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((nodes("dev"), nodes("dev --nodes 9")), (None, Some(9)));
+    for line in ["dev --nodes 0", "dev --nodes 10"] {
+        let error = parse(line, &[("HOME", "/home/me")]).unwrap_err().to_string();
+        assert!(error.contains("from 1 to 9"), "{error}");
+    }
+    assert_eq!(config(ENOUGH, &[]).drain.as_secs(), 20);
+    assert_eq!(config(&format!("{ENOUGH} --drain 0"), &[("SPECTER_DRAIN", "7")]).drain.as_secs(), 0);
+    assert_eq!(config(ENOUGH, &[("SPECTER_DRAIN", "7")]).drain.as_secs(), 7);
+    let error = parse(&format!("{ENOUGH} --drain 3601"), &[]).unwrap_err().to_string();
+    assert!(error.contains("from 0 to 3600"), "{error}");
+}

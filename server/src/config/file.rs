@@ -65,6 +65,7 @@ impl Layer {
             log: one("log", file.log),
             log_json: switch("log_json", file.log_json),
             work_bits: number("work_bits", file.work_bits),
+            drain: number("drain", file.drain),
             workers: number("workers", file.workers),
         })
     }
@@ -86,6 +87,7 @@ struct File {
     log: Option<Spanned<String>>,
     log_json: Option<Spanned<bool>>,
     work_bits: Option<Spanned<i64>>,
+    drain: Option<Spanned<i64>>,
     workers: Option<Spanned<i64>>,
     #[serde(default)]
     certificate: Vec<CertificateFile>,

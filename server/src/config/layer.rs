@@ -40,6 +40,8 @@ pub struct Layer {
     pub log_json: Option<Stated>,
     /// Zero bits of the proof of work.
     pub work_bits: Option<Stated>,
+    /// How long streams in progress may take at the end, in seconds.
+    pub drain: Option<Stated>,
     /// Threads of the runtime.
     pub workers: Option<Stated>,
 }
@@ -66,6 +68,7 @@ impl Layer {
             log: self.log.or(other.log),
             log_json: self.log_json.or(other.log_json),
             work_bits: self.work_bits.or(other.work_bits),
+            drain: self.drain.or(other.drain),
             workers: self.workers.or(other.workers),
         }
     }
@@ -107,14 +110,15 @@ impl Stated {
     }
 
     /// The value as a path; in a file, relative to the file.
-    pub(super) fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         match &self.origin {
             Origin::Flag(_) | Origin::Variable(_) => PathBuf::from(&self.text),
             Origin::File { path, .. } => path.parent().unwrap_or(Path::new("")).join(&self.text),
         }
     }
 
-    pub(super) fn wrong(self, problem: impl Into<String>) -> ConfigError {
+    /// Says what is wrong with the value, and what to write instead.
+    pub fn wrong(self, problem: impl Into<String>) -> ConfigError {
         ConfigError::Value { origin: self.origin, value: self.text, problem: problem.into() }
     }
 }

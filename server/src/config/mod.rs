@@ -8,6 +8,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use specter_wire::{limits::WORK_BITS_MAX, name::Hostname};
@@ -46,6 +47,9 @@ pub struct Config {
     pub log_json: bool,
     /// Zero bits that a client must show to register.
     pub work_bits: u8,
+    /// How long streams in progress may take when the node stops. With zero it stops at once, and hands nothing over: for
+    /// clusters whose nodes all stop together.
+    pub drain: Duration,
     /// Threads of the runtime; 0 means as many as there are cores.
     pub workers: usize,
 }
@@ -127,6 +131,7 @@ impl Config {
             log: layer.log.map_or_else(|| Ok(defaults::LOG.to_owned()), log)?,
             log_json: layer.log_json.map_or(Ok(false), boolean)?,
             work_bits: layer.work_bits.map_or(Ok(defaults::WORK_BITS), work_bits)?,
+            drain: layer.drain.map_or(Ok(defaults::DRAIN), drain)?,
             workers: layer.workers.map_or(Ok(0), workers)?,
         })
     }
@@ -134,13 +139,18 @@ impl Config {
 
 /// Settings that nobody typed.
 mod defaults {
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::{
+        net::{IpAddr, Ipv4Addr, SocketAddr},
+        time::Duration,
+    };
 
     pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443);
     pub(super) const LISTEN_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80);
     pub(super) const LOG: &str = "info";
     /// About a quarter of a million hashes: a fraction of a second on a computer, some seconds on a small router.
     pub(super) const WORK_BITS: u8 = 18;
+    /// Some systems kill a service 30 s after they asked it to stop.
+    pub(super) const DRAIN: Duration = Duration::from_secs(20);
 }
 
 /// What is wrong with the settings.
@@ -304,12 +314,24 @@ fn workers(stated: Stated) -> Result<usize, ConfigError> {
     }
 }
 
+fn drain(stated: Stated) -> Result<Duration, ConfigError> {
+    match stated.text.parse() {
+        Ok(seconds) if seconds <= DRAIN_SECONDS_MAX => Ok(Duration::from_secs(seconds)),
+        Ok(_) | Err(_) => Err(stated.wrong(format!(
+            "is no number of seconds from 0 to {DRAIN_SECONDS_MAX}; 0 means that streams in progress are cut off"
+        ))),
+    }
+}
+
 impl fmt::Display for Advertise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
+
+/// An hour: longer than anybody waits for a node to stop.
+const DRAIN_SECONDS_MAX: u64 = 3600;
 
 /// More threads than any machine has cores for; a larger number is a slip.
 const WORKERS_MAX: usize = 1024;

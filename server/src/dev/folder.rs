@@ -42,10 +42,7 @@ impl Folder {
             replace(&path.join("VERSION"), &format!("{VERSION}\n")).map_err(unusable)?;
         }
         let folder = Self { path: path.clone(), _lock: lock };
-        folder.make_certificates().map_err(|error| match error {
-            MakeError::Pki(error) => FolderError::Pki(error),
-            MakeError::Io(source) => unusable(source),
-        })?;
+        folder.make_certificates().map_err(|error| folder.describe(error))?;
         Ok(folder)
     }
 
@@ -62,6 +59,42 @@ impl Folder {
     /// Where the node keeps its store.
     pub(super) fn node(&self) -> PathBuf {
         self.path.join("node")
+    }
+
+    /// Where another node keeps its store, counted from two.
+    pub(super) fn node_of(&self, number: u8) -> PathBuf {
+        self.path.join(format!("node-{number}"))
+    }
+
+    /// Where the certificates of another node are.
+    pub(super) fn certificates_of(&self, number: u8) -> PathBuf {
+        self.path.join(format!("certs-{number}"))
+    }
+
+    /// How many nodes have been started here: those that are left out would be missed.
+    pub(super) fn nodes(&self) -> u8 {
+        (2..=NODES_MAX).rev().find(|number| self.node_of(*number).exists()).unwrap_or(1)
+    }
+
+    /// Makes the certificates of another node, unless they are there.
+    pub(super) fn make_certificates_of(&self, number: u8) -> Result<(), FolderError> {
+        let made = self.make_aside(&self.certificates_of(number), |aside| {
+            pki::node(&self.certificates(), aside, "localhost", SystemTime::now())
+        });
+        made.map_err(|error| self.describe(error))
+    }
+
+    /// Writes the configuration of another node, and tells where.
+    pub(super) fn write_node_config(&self, number: u8, text: &str) -> Result<PathBuf, FolderError> {
+        let path = self.path.join(format!("node-{number}.toml"));
+        replace(&path, text).map_err(|source| FolderError::Unusable { path: self.path.clone(), source })?;
+        Ok(path)
+    }
+
+    /// Whether no process has the store of another node.
+    pub(super) fn hold(&self, number: u8) -> Result<(), FolderError> {
+        disk::Folder::open(&self.node_of(number))?;
+        Ok(())
     }
 
     /// The client's configuration.
@@ -84,18 +117,29 @@ impl Folder {
         replace(&path, &text).map_err(unusable)
     }
 
-    /// Made aside and renamed, so that a crash leaves no half directory.
     fn make_certificates(&self) -> Result<(), MakeError> {
-        if self.certificates().exists() {
+        self.make_aside(&self.certificates(), |aside| pki::init(aside, "localhost", SystemTime::now()))
+    }
+
+    /// Made aside and renamed, so that a crash leaves no half directory.
+    fn make_aside(&self, path: &Path, make: impl FnOnce(&Path) -> Result<(), PkiError>) -> Result<(), MakeError> {
+        if path.exists() {
             return Ok(());
         }
-        let aside = self.path.join("certs.new");
+        let aside = path.with_extension("new");
         if aside.exists() {
             fs::remove_dir_all(&aside)?;
         }
-        pki::init(&aside, "localhost", SystemTime::now())?;
-        fs::rename(&aside, self.certificates())?;
+        make(&aside)?;
+        fs::rename(&aside, path)?;
         Ok(private::sync_folder(&self.path)?)
+    }
+
+    fn describe(&self, error: MakeError) -> FolderError {
+        match error {
+            MakeError::Pki(error) => FolderError::Pki(error),
+            MakeError::Io(source) => FolderError::Unusable { path: self.path.clone(), source },
+        }
     }
 }
 
@@ -181,6 +225,9 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&aside, path)?;
     private::sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
+
+/// The most nodes.
+pub const NODES_MAX: u8 = 9;
 
 /// Format of the directory. A change that this version's files cannot be used with raises it.
 const VERSION: &str = "1";

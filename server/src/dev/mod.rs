@@ -4,6 +4,7 @@
 //! | part | does |
 //! |---|---|
 //! | `folder` | the data directory: certificates, store, the client's configuration; the same at each start |
+//! | `members` | the other nodes of `--nodes`, each a process of its own |
 //! | `page` | the built-in page |
 //! | `client` | the client, on a thread of its own |
 //! | `welcome` | the lines to try next |
@@ -12,8 +13,10 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
+    time::Duration,
 };
 
+use members::{Member, Members, Plan};
 use specter_wire::name::Hostname;
 
 use crate::{
@@ -25,21 +28,27 @@ use crate::{
 
 mod client;
 mod folder;
+mod members;
 mod page;
 mod welcome;
 
 pub use client::ClientError;
-pub use folder::FolderError;
+pub use folder::{FolderError, NODES_MAX};
+pub use members::MemberError;
 
 /// What `dev` is told.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// This program's file.
+    pub program: PathBuf,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// For TLS and QUIC; 0 lets the system draw one.
     pub port: u16,
     /// For plain HTTP; 0 lets the system draw one.
     pub http_port: u16,
+    /// How many nodes; none for as many as there were before, or one. The ports of the others follow on those of the first.
+    pub nodes: Option<u8>,
     /// A target to publish instead of the built-in page.
     pub expose: Option<String>,
     /// Filter of the log.
@@ -55,7 +64,27 @@ pub fn dev(options: &Options) -> Result<(), DevError> {
         check_target(target)?;
     }
     let folder = folder::Folder::open(&options.data_dir)?;
+    let count = options.nodes.unwrap_or(1).max(folder.nodes());
+    if options.nodes.is_some_and(|nodes| nodes < count) {
+        serve::print(&format!(
+            "All {count} nodes that were started here before are started: they keep data together.\n"
+        ));
+    }
     let listen = loopback(options.port, "--port", Transport::TcpAndUdp)?;
+    let others = (1..u16::from(count)).map(|offset| {
+        Ok((
+            loopback(next_port(options.port, offset), "--port", Transport::TcpAndUdp)?,
+            loopback(next_port(options.http_port, offset), "--http-port", Transport::Tcp)?,
+        ))
+    });
+    let plan = Plan {
+        count,
+        listen: others.collect::<Result<_, DevError>>()?,
+        program: options.program.clone(),
+        apex: APEX,
+        log: options.log.clone(),
+        work_bits: WORK_BITS,
+    };
     let config = Config {
         advertise: Advertise { host: APEX.to_owned(), port: options.port },
         listen_tcp: listen.clone(),
@@ -70,10 +99,12 @@ pub fn dev(options: &Options) -> Result<(), DevError> {
         log: options.log.clone(),
         log_json: false,
         work_bits: WORK_BITS,
+        // Where there are others, they end together with this one: nobody is there to go on.
+        drain: if count > 1 { Duration::ZERO } else { DRAIN },
         workers: 0,
     };
     serve(config, async |running: &Running, shutdown: &Shutdown| {
-        publish(&folder, options.expose.as_deref(), running, shutdown)
+        publish(&folder, &plan, options.expose.as_deref(), running, shutdown)
             .await
             .map_err(|error| ServeError::Beside(Box::new(error)))
     })?;
@@ -113,6 +144,9 @@ pub enum DevError {
     /// The built-in page.
     #[error("the built-in page cannot be served on loopback")]
     Page(#[source] io::Error),
+    /// Another node.
+    #[error(transparent)]
+    Member(#[from] MemberError),
     /// The client.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -124,6 +158,7 @@ pub enum DevError {
 /// Starts the page and the client, waits for the tunnel, and prints what to do with it.
 async fn publish(
     folder: &folder::Folder,
+    plan: &Plan,
     expose: Option<&str>,
     running: &Running,
     shutdown: &Shutdown,
@@ -133,6 +168,10 @@ async fn publish(
         None => format!("http://{}", page::serve(shutdown).await.map_err(DevError::Page)?),
     };
     let port = running.tcp.first().map_or(0, SocketAddr::port);
+    let members = match running.udp.first() {
+        Some(first) => Some(Members::start(folder, plan, *first).await?),
+        None => None,
+    };
     folder.write_client_config(&format!("{APEX}:{port}"), &target)?;
     let (client, published) = client::Client::start(folder.client_config()).await?;
     serve::print(&welcome::text(&welcome::Facts {
@@ -143,7 +182,32 @@ async fn publish(
         http_port: running.http.first().map(SocketAddr::port),
         ca: &folder.ca(),
     }));
-    Ok(client.stop())
+    if let Some(members) = members.as_ref().map(|members| &members.members).filter(|members| !members.is_empty()) {
+        serve::print(&nodes_text(port, members));
+    }
+    Ok(async move {
+        client.stop().await;
+        if let Some(members) = members {
+            members.stop().await;
+        }
+    })
+}
+
+/// Where each node is, and how to end it.
+fn nodes_text(port: u16, members: &[Member]) -> String {
+    let mut text = format!(
+        "\nNodes of this cluster. Ending one with the words behind it does no harm; `kill -9` does not either.\n\
+         node 1  {APEX}:{port}  this process, which ends the others, too\n"
+    );
+    for Member { number, pid, port } in members {
+        text.push_str(&format!("node {number}  {APEX}:{port}  kill {pid}\n"));
+    }
+    text
+}
+
+/// Zero is drawn by the system for each node.
+fn next_port(port: u16, offset: u16) -> u16 {
+    if port == 0 { 0 } else { port.saturating_add(offset) }
 }
 
 enum Transport {
@@ -189,6 +253,9 @@ fn check_target(target: &str) -> Result<(), DevError> {
 
 /// Resolves to loopback in browsers and curl (RFC 6761 §6.3).
 const APEX: &str = "localhost";
+
+/// What is in progress when it ends has this long.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Enough to exercise the proof of work, and no wait.
 const WORK_BITS: u8 = 8;

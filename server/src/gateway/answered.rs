@@ -23,9 +23,8 @@ impl Answered {
 
     fn poll_bytes(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = ready!(AsyncRead::poll_read(Pin::new(&mut self.stream.recv), context, buffer));
-        Poll::Ready(read.map_err(|error| match self.stream.link.connection().close_reason() {
-            Some(_) => Refusal(ErrorCode::NoLiveLink).into(),
-            None => error,
+        Poll::Ready(read.map_err(|error| {
+            if self.stream.carrier.is_lost(&error) { Refusal(ErrorCode::NoLiveLink).into() } else { error }
         }))
     }
 }

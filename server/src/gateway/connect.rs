@@ -16,7 +16,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use specter_wire::{error::ErrorCode, name::Hostname};
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
@@ -34,7 +34,15 @@ pub(super) async fn serve(gateway: &Arc<Gateway>, socket: Socket, peer: SocketAd
         .keep_alive(false)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
-    if let Err(error) = connection.await {
+    let mut connection = pin!(connection);
+    let outcome = tokio::select! {
+        outcome = &mut connection => outcome,
+        () = gateway.shutdown.stopping() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
         tracing::debug!(error = &error as &dyn std::error::Error, "a visitor's plain HTTP connection failed");
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP/1.1 and HTTP/2 connections of visitors.
 
 use super::{Gateway, proxy::Proxy, sniff::Destination, socket::Socket};
+use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::{server::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
@@ -54,8 +55,15 @@ pub(super) async fn serve_http1(
     destination: Destination,
     peer: SocketAddr,
 ) {
-    let service =
-        service_fn(|request| async { Ok::<_, Infallible>(gateway.proxy.answer(&destination, peer, request).await) });
+    let service = service_fn(|request| async {
+        let mut answer = gateway.proxy.answer(&destination, peer, request).await;
+        // While the node still takes requests on this connection it says that this was the last: a visitor who is hung up
+        // on without a word may have a request on the way.
+        if gateway.shutdown.is_draining() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok::<_, Infallible>(answer)
+    });
     let connection = conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -110,7 +118,8 @@ pub(super) async fn serve_http2(
     let outcome = loop {
         tokio::select! {
             outcome = &mut connection => break outcome,
-            () = gateway.shutdown.stopping() => {
+            // Says which requests are still taken, and takes those.
+            () = gateway.shutdown.draining() => {
                 connection.as_mut().graceful_shutdown();
                 break connection.await;
             }

@@ -6,14 +6,15 @@ use super::{
     socket::Socket,
     tcp,
 };
+use crate::transport::endpoint;
 use std::{
     future::Future,
     io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::time::sleep;
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::sleep};
 use tracing::Instrument as _;
 
 /// Pause after a failed accept: out of descriptors, most likely, and some visitor will leave.
@@ -29,16 +30,15 @@ where
     let gateway = gateway.clone();
     let shutdown = gateway.shutdown.clone();
     shutdown.clone().spawn(async move {
-        let mut count = 0_u64;
         loop {
             // Without a place the connection waits in the kernel's queue, where it costs nothing here.
             let place = tokio::select! {
-                () = shutdown.stopping() => return,
+                () = shutdown.draining() => break,
                 place = gateway.visitors.clone().acquire_owned() => place,
             };
             let Ok(place) = place else { return };
             let accepted = tokio::select! {
-                () = shutdown.stopping() => return,
+                () = shutdown.draining() => break,
                 accepted = listener.accept() => accepted,
             };
             let (stream, peer) = match accepted {
@@ -49,23 +49,43 @@ where
                     continue;
                 }
             };
-            let Some(share) = gateway.sources.enter(peer.ip()) else {
-                tracing::debug!(%peer, "a visitor was turned away: its source has as many connections as one may have");
-                continue;
-            };
-            count += 1;
-            let span = tracing::debug_span!("visitor", id = count, %peer);
-            let visit = serve(gateway.clone(), Socket::new(stream, (place, share)), peer);
-            shutdown.spawn(visit.instrument(span));
+            admit(&gateway, &serve, stream, peer, place);
+        }
+        let last = listener.into_std().map(endpoint::close_listener).unwrap_or_default();
+        for (stream, peer) in last {
+            let ready = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let (Ok(stream), Ok(place)) = (ready, gateway.visitors.clone().try_acquire_owned()) {
+                admit(&gateway, &serve, stream, peer, place);
+            }
         }
     });
     Ok(())
 }
 
+/// Serves a visitor in a task of its own, unless its source has no room left.
+fn admit<F, S>(gateway: &Arc<Gateway>, serve: &F, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit)
+where
+    F: Fn(Arc<Gateway>, Socket, SocketAddr) -> S,
+    S: Future<Output = ()> + Send + 'static,
+{
+    let Some(share) = gateway.sources.enter(peer.ip()) else {
+        tracing::debug!(%peer, "a visitor was turned away: its source has as many connections as one may have");
+        return;
+    };
+    let span = tracing::debug_span!("visitor", id = gateway.count.fetch_add(1, Ordering::Relaxed), %peer);
+    let visit = serve(gateway.clone(), Socket::new(stream, (place, share)), peer);
+    gateway.shutdown.spawn(visit.instrument(span));
+}
+
 impl Gateway {
     /// One visitor on the TLS port, from the handshake to the end.
     pub(super) async fn visit(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
-        let stream = match self.tls.accept(socket).await {
+        let accepted = tokio::select! {
+            accepted = self.tls.accept(socket) => accepted,
+            // Its client has not sent a request yet.
+            () = self.shutdown.stopping() => return,
+        };
+        let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => return tracing::debug!(%error, "a visitor's TLS handshake failed"),
         };

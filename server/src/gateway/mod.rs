@@ -35,7 +35,10 @@ use crate::{route::Router, shutdown::Shutdown, transport::room::Room};
 use proxy::Proxy;
 use rustls::server::ResolvesServerCert;
 use specter_wire::name::Hostname;
-use std::{net::TcpListener, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, atomic::AtomicU64},
+};
 use tls::Tls;
 use tokio::sync::Semaphore;
 
@@ -53,6 +56,8 @@ pub struct Gateway {
     apexes: Vec<Hostname>,
     visitors: Arc<Semaphore>,
     sources: Room,
+    /// Visitors so far, for the log.
+    count: AtomicU64,
     shutdown: Shutdown,
 }
 
@@ -68,7 +73,21 @@ impl Gateway {
         let proxy = Proxy::new(router.clone(), port, shutdown.clone());
         let visitors = Arc::new(Semaphore::new(VISITORS));
         let sources = Room::new(VISITORS, VISITORS_EACH);
-        Arc::new(Self { router, proxy, tls: Tls::new(certificates), apexes, visitors, sources, shutdown })
+        Arc::new(Self {
+            router,
+            proxy,
+            tls: Tls::new(certificates),
+            apexes,
+            visitors,
+            sources,
+            count: AtomicU64::new(0),
+            shutdown,
+        })
+    }
+
+    /// Closes connections that no visitor uses at the moment, by way of those nodes.
+    pub fn close_unused(&self, of: impl Fn(SocketAddr) -> bool) {
+        self.proxy.close_unused(of);
     }
 
     /// Serves TLS on `listener` until the node stops.

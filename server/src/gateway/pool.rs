@@ -1,19 +1,19 @@
-//! HTTP connections to targets: each runs over one stream of a link, and serves one request after the other.
+//! HTTP connections to targets: each runs over one stream, and serves one request after the other.
 //!
-//! A stream a request would cost 25 to 60 % more CPU. Connections are kept for a link and a tunnel, so that those of a
-//! link that is gone or doubted are not used for the next visitor.
+//! A stream a request would cost 25 to 60 % more CPU. Connections are kept for a way and a tunnel, so that those of a link
+//! or a node that is gone or doubted are not used for the next visitor.
 
 use super::{
     answered::Answered,
     body::{Progress, Upload},
 };
 use crate::{
-    route::{Refusal, Way},
+    route::{Carrier, Refusal, Way, WayId},
     shutdown::Shutdown,
 };
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use specter_wire::{error::ErrorCode, id::LinkId, name::Hostname, stream::StreamKind};
+use specter_wire::{error::ErrorCode, name::Hostname, stream::StreamKind};
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -25,7 +25,10 @@ use tokio::time::{Instant, interval, timeout};
 /// An unused connection is closed after this long: targets commonly close theirs after 60 s or more.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Unused connections kept for one tunnel on one link.
+/// How often it is looked which connections are not to be kept: a node that goes away waits for their end.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Unused connections kept for one tunnel by one way.
 const IDLE_PER_TUNNEL: usize = 256;
 
 /// A connection that was given back has only to notice that its last answer is over.
@@ -41,8 +44,8 @@ const HEAD_BYTES: usize = 64 << 10;
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
-/// Connections of one tunnel over one link.
-type Key = (LinkId, Hostname);
+/// Connections of one tunnel by one way.
+type Key = (WayId, Hostname);
 
 /// The connections that may be used again. Clones share them.
 #[derive(Clone)]
@@ -56,27 +59,32 @@ struct Parked {
     /// Unused ones, the last used at the end.
     http1: HashMap<Key, Vec<Idle>>,
     /// One a key, used by all requests at once.
-    http2: HashMap<Key, http2::SendRequest<Upload>>,
+    http2: HashMap<Key, (http2::SendRequest<Upload>, Carrier)>,
 }
 
 struct Idle {
-    connection: http1::SendRequest<Upload>,
-    appetite: Arc<Appetite>,
+    connection: Http1,
     since: Instant,
 }
 
 /// A connection that can take a request.
 pub(super) enum Connection {
-    Http1(http1::SendRequest<Upload>, Arc<Appetite>),
-    Http2(http2::SendRequest<Upload>),
+    Http1(Http1),
+    Http2(http2::SendRequest<Upload>, Carrier),
+}
+
+/// An HTTP/1.1 connection, and what carries it.
+pub(super) struct Http1 {
+    pub(super) sender: http1::SendRequest<Upload>,
+    pub(super) carrier: Carrier,
+    appetite: Arc<Appetite>,
 }
 
 /// The right to give a connection back when its answer is over.
 pub(super) struct Lease {
     pool: Pool,
     key: Key,
-    connection: http1::SendRequest<Upload>,
-    appetite: Arc<Appetite>,
+    connection: Http1,
     upload: Arc<Progress>,
 }
 
@@ -85,10 +93,11 @@ impl Pool {
         let pool = Self { parked: Arc::default(), shutdown: shutdown.clone() };
         let sweeper = pool.clone();
         shutdown.clone().spawn(async move {
-            let mut round = interval(IDLE / 2);
+            let mut round = interval(ROUND);
             loop {
                 tokio::select! {
-                    () = shutdown.stopping() => return,
+                    // Nobody waits for connections that nobody uses.
+                    () = shutdown.stopping() => return sweeper.lock().clear(),
                     _ = round.tick() => sweeper.lock().sweep(Instant::now()),
                 }
             }
@@ -96,21 +105,35 @@ impl Pool {
         pool
     }
 
+    /// Closes connections by way of those nodes once nobody uses them.
+    pub(super) fn close_unused(&self, of: impl Fn(SocketAddr) -> bool) {
+        let by = |carrier: &Carrier| match carrier {
+            Carrier::Link(_) => false,
+            Carrier::Node(node, _) => of(node.address()),
+        };
+        let mut parked = self.lock();
+        parked.http1.retain(|_, connections| {
+            connections.retain(|idle| !by(&idle.connection.carrier));
+            !connections.is_empty()
+        });
+        parked.http2.retain(|_, (_, carrier)| !by(carrier));
+    }
+
     /// A connection that was used before and still works.
     pub(super) async fn take(&self, way: &Way, hostname: &Hostname, kind: StreamKind) -> Option<Connection> {
-        let key = (way.link().id(), hostname.clone());
+        let key = (way.id(), hostname.clone());
         if kind == StreamKind::Http2 {
-            let mut connection = self.lock().http2.get(&key)?.clone();
+            let (mut connection, carrier) = self.lock().http2.get(&key)?.clone();
             return match timeout(READY_TIMEOUT, connection.ready()).await {
-                Ok(Ok(())) => Some(Connection::Http2(connection)),
+                Ok(Ok(())) => Some(Connection::Http2(connection, carrier)),
                 Ok(Err(_)) | Err(_) => None,
             };
         }
         loop {
-            let Idle { mut connection, appetite, .. } = self.lock().http1.get_mut(&key)?.pop()?;
+            let Idle { mut connection, .. } = self.lock().http1.get_mut(&key)?.pop()?;
             // One that is not was closed by the target meanwhile, most likely.
-            if let Ok(Ok(())) = timeout(READY_TIMEOUT, connection.ready()).await {
-                return Some(Connection::Http1(connection, appetite));
+            if let Ok(Ok(())) = timeout(READY_TIMEOUT, connection.sender.ready()).await {
+                return Some(Connection::Http1(connection));
             }
         }
     }
@@ -126,7 +149,9 @@ impl Pool {
         kind: StreamKind,
         visitor: SocketAddr,
     ) -> Result<Connection, Refusal> {
-        let io = TokioIo::new(Answered::new(way.open(hostname, kind, visitor).await?));
+        let stream = way.open(hostname, kind, visitor).await?;
+        let carrier = stream.carrier.clone();
+        let io = TokioIo::new(Answered::new(stream));
         // Neither handshake waits for the target; both fail only when the stream has failed already.
         if kind == StreamKind::Http2 {
             let handshake = http2::Builder::new(TokioExecutor::new())
@@ -136,11 +161,16 @@ impl Pool {
                 .handshake(io);
             let (connection, driver) = handshake.await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
             self.shutdown.spawn(drive(driver));
-            self.lock().http2.insert((way.link().id(), hostname.clone()), connection.clone());
-            return Ok(Connection::Http2(connection));
+            let mut parked = self.lock();
+            // Asked under the lock, as in `Lease::give_back`.
+            if !self.shutdown.is_stopping() {
+                parked.http2.insert((way.id(), hostname.clone()), (connection.clone(), carrier.clone()));
+            }
+            drop(parked);
+            return Ok(Connection::Http2(connection, carrier));
         }
         let handshake = http1::Builder::new().max_buf_size(HEAD_BYTES).handshake(io);
-        let (connection, driver) = handshake.await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
+        let (sender, driver) = handshake.await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
         let appetite = Arc::new(Appetite::default());
         let watched = appetite.clone();
         self.shutdown.spawn(async move {
@@ -149,19 +179,12 @@ impl Pool {
                 () = watched.lost() => tracing::debug!("a visitor took nothing of an answer for too long"),
             }
         });
-        Ok(Connection::Http1(connection, appetite))
+        Ok(Connection::Http1(Http1 { sender, carrier, appetite }))
     }
 
     /// The right to use `connection` again after the answer that it is giving.
-    pub(super) fn lease(
-        &self,
-        way: &Way,
-        hostname: &Hostname,
-        connection: http1::SendRequest<Upload>,
-        appetite: Arc<Appetite>,
-        upload: Arc<Progress>,
-    ) -> Box<Lease> {
-        Box::new(Lease { pool: self.clone(), key: (way.link().id(), hostname.clone()), connection, appetite, upload })
+    pub(super) fn lease(&self, way: &Way, hostname: &Hostname, connection: Http1, upload: Arc<Progress>) -> Box<Lease> {
+        Box::new(Lease { pool: self.clone(), key: (way.id(), hostname.clone()), connection, upload })
     }
 
     fn lock(&self) -> MutexGuard<'_, Parked> {
@@ -172,34 +195,45 @@ impl Pool {
 impl Parked {
     fn sweep(&mut self, now: Instant) {
         self.http1.retain(|_, connections| {
-            connections.retain(|idle| !idle.connection.is_closed() && now - idle.since < IDLE);
+            connections.retain(|Idle { connection: Http1 { sender, carrier, .. }, since }| {
+                !sender.is_closed() && now - *since < IDLE && !carrier.is_leaving()
+            });
             !connections.is_empty()
         });
-        self.http2.retain(|_, connection| !connection.is_closed());
+        self.http2.retain(|_, (connection, carrier)| !connection.is_closed() && !carrier.is_leaving());
+    }
+
+    fn clear(&mut self) {
+        self.http1.clear();
+        self.http2.clear();
     }
 }
 
 impl Lease {
     /// A piece of the answer was given to the visitor's side, which owes us the wish for the next.
     pub(super) fn served(&self) {
-        self.appetite.served();
+        self.connection.appetite.served();
     }
 
     /// The visitor's side asks for more.
     pub(super) fn asked(&self) {
-        self.appetite.asked();
+        self.connection.appetite.asked();
     }
 
     /// The answer is over. A connection whose request is still being sent is not kept.
     pub(super) fn give_back(self) {
-        self.appetite.asked();
-        if self.connection.is_closed() || !self.upload.is_done() {
+        self.connection.appetite.asked();
+        if self.connection.sender.is_closed() || !self.upload.is_done() {
             return;
         }
         let mut parked = self.pool.lock();
+        // Asked under the lock: what is given back before that is closed with the others.
+        if self.pool.shutdown.is_stopping() {
+            return;
+        }
         let connections = parked.http1.entry(self.key).or_default();
         if connections.len() < IDLE_PER_TUNNEL {
-            connections.push(Idle { connection: self.connection, appetite: self.appetite, since: Instant::now() });
+            connections.push(Idle { connection: self.connection, since: Instant::now() });
         }
     }
 }

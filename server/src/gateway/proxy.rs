@@ -35,6 +35,11 @@ impl Proxy {
         Self { router, pool: Pool::new(shutdown.clone()), port, shutdown }
     }
 
+    /// See [`super::Gateway::close_unused`].
+    pub(super) fn close_unused(&self, of: impl Fn(SocketAddr) -> bool) {
+        self.pool.close_unused(of);
+    }
+
     /// Answers a request that came on a connection made for `destination`. Never fails: a failure is a page.
     pub(super) async fn answer(
         &self,
@@ -68,7 +73,8 @@ impl Proxy {
         let Some(key) = &destination.tunnel else { return Ok(apex_page()) };
         let grpc = request.version() == Version::HTTP_2 && headers::is_grpc(request.headers());
         let kind = if grpc { StreamKind::Http2 } else { StreamKind::Http1 };
-        let (tunnel, ways) = self.router.ways(key, kind).await?;
+        let search = self.router.search(key, kind).await?;
+        let tunnel = search.tunnel().clone();
         let websocket = (request.version() == Version::HTTP_11 && headers::is_websocket(request.headers()))
             .then(|| hyper::upgrade::on(&mut request));
 
@@ -88,8 +94,8 @@ impl Proxy {
             parts.uri = Uri::from(path);
             parts.version = Version::HTTP_11;
         }
-        let errand = Errand { hostname: key, ways: &ways, kind, visitor, limit: tunnel.header_timeout };
-        let mut response = exchange(&self.pool, &errand, parts, body).await?;
+        let errand = Errand { hostname: key, kind, visitor, limit: tunnel.header_timeout };
+        let mut response = exchange(&self.pool, &errand, search, parts, body).await?;
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(visitor) = websocket else { return Err(Failure::BrokenAnswer) };

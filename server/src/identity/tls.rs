@@ -9,7 +9,7 @@ use rustls::{
     sign::CertifiedKey,
     version::TLS13,
 };
-use specter_wire::version::{ALPN_LINK, ALPN_NODE};
+use specter_wire::version::{ALPN_LINK, ALPN_NODE, ALPN_RELAY};
 
 use super::{Credentials, provider, verifier};
 
@@ -42,22 +42,34 @@ pub fn serve(credentials: &Credentials, certificates: Arc<dyn ResolvesServerCert
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(ByRole { node, certificates }));
     // The first of these that the other side offers is taken, as `ByRole` does.
-    config.alpn_protocols = vec![ALPN_NODE.to_vec(), ALPN_LINK.to_vec()];
+    config.alpn_protocols = vec![ALPN_NODE.to_vec(), ALPN_RELAY.to_vec(), ALPN_LINK.to_vec()];
     Ok(config)
 }
 
-/// TLS for dialing another node of the cluster.
+/// TLS for dialing another node of the cluster, to send it packets.
 ///
 /// # Errors
 /// [`TlsError`].
 pub fn dial(credentials: &Credentials) -> Result<ClientConfig, TlsError> {
+    dial_for(credentials, ALPN_NODE)
+}
+
+/// TLS for dialing another node of the cluster, to pass visitors' streams on.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn relay(credentials: &Credentials) -> Result<ClientConfig, TlsError> {
+    dial_for(credentials, ALPN_RELAY)
+}
+
+fn dial_for(credentials: &Credentials, alpn: &[u8]) -> Result<ClientConfig, TlsError> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         // "Dangerous" is what rustls calls every verifier that is not its own.
         .dangerous()
         .with_custom_certificate_verifier(verifier::nodes(&credentials.cluster_ca, credentials.cluster_id))
         .with_client_auth_cert(credentials.node_chain.clone(), credentials.node_key.clone_key())?;
-    config.alpn_protocols = vec![ALPN_NODE.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     // Nodes have no names, and dial so seldom that each handshake may be a whole one.
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
@@ -72,7 +84,7 @@ struct ByRole {
 
 impl ResolvesServerCert for ByRole {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if hello.alpn().is_some_and(|mut offered| offered.any(|name| name == ALPN_NODE)) {
+        if hello.alpn().is_some_and(|mut offered| offered.any(|name| name == ALPN_NODE || name == ALPN_RELAY)) {
             return Some(self.node.clone());
         }
         self.certificates.resolve(hello)

@@ -1,12 +1,15 @@
 //! Greets clients and runs one task for each link.
 
 use super::{
-    Ask, Directory, proof,
+    Ask, Directory, budget,
+    neighbours::Teller,
+    proof,
     registry::{Link, Registry, Tunnel},
     session::{Session, Step, Violation},
 };
 use crate::{
     identity::{self, ClientCa},
+    node::Neighbours,
     shutdown::Shutdown,
     transport::{
         endpoint::{self, CLOSE_NORMAL, CLOSE_VIOLATION},
@@ -19,9 +22,9 @@ use rustls_pki_types::CertificateDer;
 use specter_wire::{
     codec,
     error::ErrorCode,
-    id::ClientId,
-    limits::{BATCH, CERTIFICATE_PEM_BYTES, CONTROL_FRAME_BYTES},
-    link::{ClientFrame, NodeFrame, Reply},
+    id::{ClientId, NodeId},
+    limits::{BATCH, CERTIFICATE_PEM_BYTES, CONTROL_FRAME_BYTES, NEIGHBOURS},
+    link::{ClientFrame, Neighbour, NodeFrame, Reply},
     name::Hostname,
 };
 use std::{
@@ -33,7 +36,7 @@ use std::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::Instrument as _;
 
@@ -45,6 +48,10 @@ pub struct Links {
     pub directory: Arc<dyn Directory>,
     /// Signs clients' certificates.
     pub client_ca: ClientCa,
+    /// This node, told to clients.
+    pub node: NodeId,
+    /// The other nodes, told to clients.
+    pub neighbours: Neighbours,
     /// First apex, told to clients.
     pub apex: Hostname,
     /// Port at which visitors reach the gateway, told to clients.
@@ -97,6 +104,7 @@ impl Links {
         directory: Arc<dyn Directory>,
         registry: Arc<Registry>,
         client_ca: ClientCa,
+        (node, neighbours): (NodeId, Neighbours),
         (apex, port): (Hostname, u16),
         work_bits: u8,
         shutdown: Shutdown,
@@ -105,6 +113,8 @@ impl Links {
             registry,
             directory,
             client_ca,
+            node,
+            neighbours,
             apex,
             port,
             work_bits,
@@ -152,6 +162,9 @@ struct LinkTask {
     session: Session,
     public_key: Option<[u8; 32]>,
     entered: Option<Arc<Link>>,
+    teller: Option<Teller>,
+    /// Whether the client knows that the node goes away.
+    knows_of_drain: bool,
     probes: (mpsc::Sender<()>, mpsc::Receiver<()>),
     probe: Option<Probe>,
     nonce: u64,
@@ -172,7 +185,19 @@ impl LinkTask {
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .and_then(|chain| identity::subject::public_key_of(chain.first()?));
         let session = Session::new(public_key.as_ref().map(identity::subject::client_id_of_key));
-        Self { links, connection, session, public_key, entered: None, probes: mpsc::channel(1), probe: None, nonce: 0 }
+        let probes = mpsc::channel(1);
+        Self {
+            links,
+            connection,
+            session,
+            public_key,
+            entered: None,
+            teller: None,
+            knows_of_drain: false,
+            probes,
+            probe: None,
+            nonce: 0,
+        }
     }
 
     fn finish(&mut self) {
@@ -200,6 +225,10 @@ impl LinkTask {
                 deadline = Instant::now() + REGISTRATION_TIMEOUT;
                 let address = self.connection.remote_address().ip();
                 unregistered = Some(self.links.registrations.enter(address).ok_or(LinkError::Full)?);
+            }
+            let wait = self.entered.as_ref().map_or(Duration::ZERO, |link| link.spend(budget::cost(&step)));
+            if !wait.is_zero() {
+                sleep(wait).await;
             }
             if let Some(reply) = self.take(id, step).await? {
                 write(&mut send, &reply).await?;
@@ -229,6 +258,11 @@ impl LinkTask {
                     let probe = encode(0, Reply::Ping { nonce: self.nonce })?;
                     write(send, &probe).await?;
                 }
+                nodes = told(&mut self.teller) => write(send, &encode(0, Reply::Neighbours { nodes })?).await?,
+                () = self.links.shutdown.draining(), if self.entered.is_some() && !self.knows_of_drain => {
+                    self.knows_of_drain = true;
+                    write(send, &encode(0, Reply::Draining)?).await?;
+                }
                 () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => match &self.probe {
                     // An acknowledgement at least came: the client lives, and its answer is held up behind its
                     // visitors' bytes, or behind our own refusal to take more of them.
@@ -248,6 +282,7 @@ impl LinkTask {
                     self.enter(client, instance)?;
                 }
                 let welcome = Reply::Welcome {
+                    node: self.links.node,
                     registered: client.is_some(),
                     work_bits: self.links.work_bits,
                     apex: self.links.apex.as_str(),
@@ -295,6 +330,7 @@ impl LinkTask {
         tracing::info!(?client, "a link is up");
         endpoint::widen(&self.connection);
         self.entered = Some(link);
+        self.teller = Some(Teller::new(client, self.links.neighbours.clone()));
         Ok(())
     }
 
@@ -324,10 +360,15 @@ impl LinkTask {
             Ask::Publish { tunnels } => {
                 let names = tunnels.iter().flatten().map(|(hostname, _)| hostname.clone()).collect();
                 let mut answers = directory.authorize(client, names).await.into_iter();
-                outcomes(id, tunnels, |(hostname, tunnel)| {
+                let mut served = Vec::new();
+                let outcomes = outcomes(id, tunnels, |(hostname, tunnel)| {
                     answer(answers.next())?;
-                    self.publish(&hostname, tunnel)
-                })
+                    self.publish(&hostname, tunnel)?;
+                    served.push(hostname);
+                    Ok(())
+                });
+                directory.announce(served).await;
+                outcomes
             }
             Ask::Unpublish { hostnames } => outcomes(id, hostnames, |hostname| {
                 if let Some(link) = &self.entered {
@@ -354,6 +395,14 @@ impl LinkTask {
             Ok(false) => Err(ErrorCode::NoLiveLink),
             Err(_) => Err(ErrorCode::Limit),
         }
+    }
+}
+
+/// What the client is to be told of other nodes; nothing before it is known.
+async fn told(teller: &mut Option<Teller>) -> heapless::Vec<Neighbour, NEIGHBOURS> {
+    match teller {
+        Some(teller) => teller.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,14 +3,24 @@
 //! ```text
 //! accept    one task a link: handshake, control stream, deadlines, probes
 //! session   what a control message means in which state (pure)
+//! budget    how much a client may ask (pure)
 //! proof     checks a registration against its connection
+//! neighbours  which other nodes a client is told of
 //! registry  which links live, and which tunnels each serves
-//! open      a visitor's stream on a link
+//! changes   hostnames that other nodes are to be told of anew
+//! open      a visitor's stream, on a link or by way of another node
+//! passing   streams that other nodes pass on to our links
+//! join      carries bytes between two streams
 //! ```
 //! What hostnames are and who owns them is decided above, behind [`Directory`].
 
 pub mod accept;
+mod budget;
+pub mod changes;
+mod join;
+mod neighbours;
 pub mod open;
+pub mod passing;
 mod proof;
 pub mod registry;
 mod session;
@@ -34,6 +44,10 @@ pub trait Directory: Send + Sync {
 
     /// Whether `client` may serve each of these; one answer each, in order.
     fn authorize(&self, client: ClientId, tunnels: Vec<Hostname>) -> BoxFuture<'_, Vec<Option<ErrorCode>>>;
+
+    /// Tells other nodes that a link here serves these hostnames. Returns when they can know; if the store cannot be had,
+    /// after a moment, and tries on.
+    fn announce(&self, hostnames: Vec<Hostname>) -> BoxFuture<'_, ()>;
 
     /// Takes these hostnames from `client`; one answer each, in order.
     fn release(&self, client: ClientId, hostnames: Vec<Hostname>) -> BoxFuture<'_, Vec<Option<ErrorCode>>>;

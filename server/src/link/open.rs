@@ -1,8 +1,11 @@
-//! A visitor's stream on a link.
+//! A visitor's stream: on a link of this node, or to another node that has a link.
 
 use super::registry::Link;
-use crate::transport::framed;
-use quinn::{RecvStream, SendStream};
+use crate::transport::{
+    framed,
+    relay::{self, OpenError, Opened, Pulse},
+};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
 use specter_wire::{
     error::ErrorCode,
     limits::STREAM_FRAME_BYTES,
@@ -12,15 +15,24 @@ use specter_wire::{
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
-/// Both directions of a visitor's stream. The header is on its way; the answer's first byte is a status.
+/// Both directions of a visitor's stream. The header is on its way; the answer's first byte is the client's status.
 #[derive(Debug)]
 pub struct LinkStream {
     /// What carries it.
-    pub link: Arc<Link>,
+    pub carrier: Carrier,
     /// Towards the target.
     pub send: SendStream,
     /// From the target, status byte first.
     pub recv: RecvStream,
+}
+
+/// What carries a stream.
+#[derive(Clone, Debug)]
+pub enum Carrier {
+    /// A link of this node.
+    Link(Arc<Link>),
+    /// Another node, and the connection to it on which the stream is.
+    Node(Arc<relay::Node>, Connection),
 }
 
 /// The far end, or a node on the way, turned the visitor away.
@@ -28,20 +40,82 @@ pub struct LinkStream {
 #[error("{0}")]
 pub struct Refusal(pub ErrorCode);
 
+/// Reset and stop code of a stream between nodes whose link died.
+pub const LINK_LOST: VarInt = VarInt::from_u32(ErrorCode::NoLiveLink as u32);
+
 /// A link whose client accepts no stream for this long is passed over.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A client that has said nothing for this long on a stream may be busy or dead: a probe tells.
 pub const SILENCE: Duration = Duration::from_secs(1);
 
-/// Waits for the first sign of life of a stream on `link`; a long wait makes the node look whether the link lives, so
-/// that visitors of a client that was cut off do not wait for QUIC's idle timeout.
-pub async fn or_doubt<F: Future>(link: &Link, first: F) -> F::Output {
+impl Carrier {
+    /// What came so far from the other end of the next hop. Links are asked by a probe instead.
+    pub fn pulse(&self) -> Option<Pulse> {
+        match self {
+            Self::Link(_) => None,
+            Self::Node(node, _) => node.pulse(),
+        }
+    }
+
+    /// Something should have come since `pulse` and did not. The link is probed, or the node doubted if nothing at all came
+    /// from it: what is slow may be the target. Tells whether the next hop is known to be silent.
+    pub fn doubt_since(&self, pulse: Option<Pulse>) -> bool {
+        match self {
+            Self::Link(link) => {
+                link.doubt();
+                false
+            }
+            Self::Node(node, _) => node.doubt_since(pulse),
+        }
+    }
+
+    /// Whether the next hop goes away: what is not in use ends now.
+    pub fn is_leaving(&self) -> bool {
+        match self {
+            // This node's own end comes later.
+            Self::Link(_) => false,
+            Self::Node(node, _) => node.is_leaving(),
+        }
+    }
+
+    /// How long the next hop may show no life after something was asked of it.
+    pub fn patience(&self) -> Duration {
+        match self {
+            Self::Link(_) => SILENCE,
+            Self::Node(node, _) => node.patience(),
+        }
+    }
+
+    /// An answer came.
+    pub fn answered(&self) {
+        match self {
+            // Links have probes.
+            Self::Link(_) => {}
+            Self::Node(node, _) => node.answered(),
+        }
+    }
+
+    /// What a stream that failed says: whether it failed because its link is gone, here or at the other node.
+    pub fn is_lost(&self, error: &io::Error) -> bool {
+        let connection = match self {
+            Self::Link(link) => link.connection(),
+            Self::Node(_, connection) => connection,
+        };
+        let reset = error.get_ref().and_then(|error| error.downcast_ref::<quinn::ReadError>());
+        connection.close_reason().is_some() || matches!(reset, Some(quinn::ReadError::Reset(LINK_LOST)))
+    }
+}
+
+/// Waits for the first sign of life of a stream; a long wait makes the node look whether its carrier lives, so that
+/// visitors of a client that was cut off do not wait for QUIC's idle timeout.
+pub async fn or_doubt<F: Future>(carrier: &Carrier, first: F) -> F::Output {
     let mut first = std::pin::pin!(first);
+    let pulse = carrier.pulse();
     match timeout(SILENCE, &mut first).await {
         Ok(output) => output,
         Err(_) => {
-            link.doubt();
+            carrier.doubt_since(pulse);
             first.await
         }
     }
@@ -58,14 +132,35 @@ pub async fn open(
     kind: StreamKind,
     visitor: SocketAddr,
 ) -> Result<LinkStream, Refusal> {
-    let header = StreamHeader { kind, hostname: hostname.as_str(), visitor: visitor.into() };
-    let frame = framed::encode(&header, STREAM_FRAME_BYTES).map_err(|_| Refusal(ErrorCode::Internal))?;
+    let frame = header(hostname, kind, visitor)?;
     let opened = timeout(OPEN_TIMEOUT, async {
         let (mut send, recv) = link.connection().open_bi().await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
         send.write_all(&frame).await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
-        Ok(LinkStream { link: link.clone(), send, recv })
+        Ok(LinkStream { carrier: Carrier::Link(link.clone()), send, recv })
     });
     opened.await.unwrap_or(Err(Refusal(ErrorCode::Limit)))
+}
+
+/// Opens a stream to `hostname`'s target by way of another node, which has said that it has a link for it. `last` says that
+/// there is nowhere else to go if that takes long.
+///
+/// # Errors
+/// [`OpenError`]. Nothing of the visitor was sent: another way may be tried.
+pub async fn open_by(
+    node: &Arc<relay::Node>,
+    hostname: &Hostname,
+    kind: StreamKind,
+    visitor: SocketAddr,
+    last: bool,
+) -> Result<LinkStream, OpenError> {
+    let frame = header(hostname, kind, visitor).map_err(|refusal| OpenError::Refused(refusal.0))?;
+    let Opened { connection, send, recv } = node.open(&frame, last).await?;
+    Ok(LinkStream { carrier: Carrier::Node(node.clone(), connection), send, recv })
+}
+
+fn header(hostname: &Hostname, kind: StreamKind, visitor: SocketAddr) -> Result<Vec<u8>, Refusal> {
+    let header = StreamHeader { kind, hostname: hostname.as_str(), visitor: visitor.into() };
+    framed::encode(&header, STREAM_FRAME_BYTES).map_err(|_| Refusal(ErrorCode::Internal))
 }
 
 impl LinkStream {
@@ -75,7 +170,7 @@ impl LinkStream {
     /// The far end's refusal, or [`ErrorCode::NoLiveLink`] when the link died before it answered.
     pub async fn connected(&mut self) -> Result<(), Refusal> {
         let mut byte = [0];
-        match or_doubt(&self.link, self.recv.read(&mut byte)).await {
+        match or_doubt(&self.carrier, self.recv.read(&mut byte)).await {
             Ok(Some(_)) => read_status(byte[0]),
             Ok(None) => Err(Refusal(ErrorCode::Malformed)),
             Err(_) => Err(Refusal(ErrorCode::NoLiveLink)),

@@ -1,5 +1,6 @@
 //! Which links live, and which tunnels each of them serves.
 
+use super::{budget::Budget, changes::Changes};
 use specter_wire::{
     id::{ClientId, LinkId},
     link::{Carries, HostHeader},
@@ -9,10 +10,10 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
@@ -58,6 +59,8 @@ pub struct Link {
     connection: quinn::Connection,
     probes: mpsc::Sender<()>,
     suspect: AtomicBool,
+    /// Shared with the other links of the client.
+    budget: Arc<Mutex<Budget>>,
 }
 
 impl Link {
@@ -88,6 +91,11 @@ impl Link {
         let _ = self.probes.try_send(());
     }
 
+    /// Its client asks for something that costs so much. Tells how long to wait before that is done.
+    pub(super) fn spend(&self, cost: u32) -> Duration {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).spend(Instant::now(), cost)
+    }
+
     /// The link showed life.
     pub(crate) fn trust(&self) {
         self.suspect.store(false, Ordering::Relaxed);
@@ -105,6 +113,19 @@ impl fmt::Debug for Link {
 pub struct Registry {
     state: Mutex<State>,
     next: AtomicU64,
+    turn: AtomicUsize,
+    changes: Arc<Changes>,
+}
+
+/// Who serves a hostname, in the order to try them.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The newest link's idea of the tunnel.
+    pub tunnel: Tunnel,
+    /// Links without a doubt, beginning with another one each time.
+    pub trusted: Vec<Arc<Link>>,
+    /// The others, newest first.
+    pub suspect: Vec<Arc<Link>>,
 }
 
 #[derive(Debug, Default)]
@@ -144,24 +165,27 @@ impl Registry {
         probes: mpsc::Sender<()>,
     ) -> Result<Arc<Link>, Full> {
         let id = LinkId(self.next.fetch_add(1, Ordering::Relaxed));
-        let link = Arc::new(Link { id, client, instance, connection, probes, suspect: AtomicBool::new(false) });
         let mut state = self.lock();
         let siblings: Vec<Arc<Link>> = state
             .clients
             .get(&client)
             .map(|ids| ids.iter().filter_map(|id| state.links.get(id)).map(|entry| entry.link.clone()).collect())
             .unwrap_or_default();
+        let budget = siblings
+            .first()
+            .map_or_else(|| Arc::new(Mutex::new(Budget::new(Instant::now()))), |sibling| sibling.budget.clone());
+        let suspect = AtomicBool::new(false);
+        let link = Arc::new(Link { id, client, instance, connection, probes, suspect, budget });
         let (replaced, others): (Vec<_>, Vec<_>) = siblings.into_iter().partition(|old| old.instance == instance);
         if others.len() >= LINKS_PER_CLIENT || state.links.len() - replaced.len() >= LINKS {
             return Err(Full);
         }
-        for old in &replaced {
-            state.remove(old.id);
-        }
+        let unserved: Vec<Hostname> = replaced.iter().flat_map(|old| state.remove(old.id)).collect();
         state.links.insert(id, Entry { link: link.clone(), hostnames: HashSet::new() });
         state.clients.entry(client).or_default().push(id);
         drop(state);
 
+        unserved.iter().for_each(|hostname| self.changes.note(hostname));
         for old in replaced {
             old.connection.close(CLOSE_REPLACED.into(), b"replaced by a newer link");
         }
@@ -171,7 +195,8 @@ impl Registry {
 
     /// Forgets a link and what it serves.
     pub fn leave(&self, id: LinkId) {
-        self.lock().remove(id);
+        let unserved = self.lock().remove(id);
+        unserved.iter().for_each(|hostname| self.changes.note(hostname));
     }
 
     /// The link serves `hostname` from now on. False if the link is gone.
@@ -186,6 +211,9 @@ impl Registry {
         }
         entry.hostnames.insert(hostname.clone());
         let serving = state.tunnels.entry(hostname.clone()).or_default();
+        if serving.last().is_none_or(|(_, known)| *known != tunnel) {
+            self.changes.note(hostname);
+        }
         match serving.iter_mut().find(|(serving, _)| *serving == id) {
             Some((_, known)) => *known = tunnel,
             None => serving.push((id, tunnel)),
@@ -199,7 +227,9 @@ impl Registry {
         if let Some(entry) = state.links.get_mut(&id) {
             entry.hostnames.remove(hostname);
         }
-        state.unserve(id, hostname);
+        if state.unserve(id, hostname) {
+            self.changes.note(hostname);
+        }
     }
 
     /// No link serves `hostname` from now on.
@@ -210,29 +240,66 @@ impl Registry {
                 entry.hostnames.remove(hostname);
             }
         }
+        self.changes.note(hostname);
     }
 
-    /// The links that serve `hostname`, oldest first, and the newest one's idea of the tunnel.
-    pub fn serving(&self, hostname: &Hostname) -> Option<(Tunnel, Vec<Arc<Link>>)> {
+    /// Who serves `hostname`.
+    pub fn serving(&self, hostname: &Hostname) -> Option<Serving> {
         let state = self.lock();
         let serving = state.tunnels.get(hostname)?;
         let (_, tunnel) = serving.last()?;
-        let links = serving.iter().filter_map(|(id, _)| state.links.get(id)).map(|entry| entry.link.clone()).collect();
-        Some((tunnel.clone(), links))
+        let links = serving.iter().filter_map(|(id, _)| state.links.get(id)).map(|entry| &entry.link);
+        let (suspect, mut trusted): (Vec<_>, Vec<_>) = links.cloned().partition(|link| link.is_suspect());
+        // Most tunnels are served by one link.
+        if trusted.len() > 1 {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % trusted.len();
+            trusted.rotate_left(turn);
+        }
+        Some(Serving { tunnel: tunnel.clone(), trusted, suspect: suspect.into_iter().rev().collect() })
+    }
+
+    /// What other nodes are to be told of `hostname`, if a link serves it.
+    pub fn tunnel(&self, hostname: &Hostname) -> Option<Tunnel> {
+        self.lock().tunnels.get(hostname)?.last().map(|(_, tunnel)| tunnel.clone())
+    }
+
+    /// All hostnames that some link serves.
+    pub fn hostnames(&self) -> Vec<Hostname> {
+        self.lock().tunnels.keys().cloned().collect()
+    }
+
+    /// Hostnames that are served in another way than before.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.changes
+    }
+
+    /// Whether there is no link.
+    pub fn is_empty(&self) -> bool {
+        self.lock().links.is_empty()
+    }
+
+    /// How many links there are, and the oldest of them, at most so many, each with how many tunnels it serves.
+    pub fn overview(&self, most: usize) -> (usize, Vec<(Arc<Link>, usize)>) {
+        let state = self.lock();
+        let mut links: Vec<_> = state.links.values().map(|entry| (entry.link.clone(), entry.hostnames.len())).collect();
+        drop(state);
+        links.sort_unstable_by_key(|(link, _)| link.id);
+        let count = links.len();
+        links.truncate(most);
+        (count, links)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code below can panic half-way through a change, so a poisoned lock still guards a whole state.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn remove(&mut self, id: LinkId) {
-        let Some(entry) = self.links.remove(&id) else { return };
-        for hostname in &entry.hostnames {
-            self.unserve(id, hostname);
-        }
+    /// Returns what nobody serves any more, or whose tunnel is another link's idea now.
+    fn remove(&mut self, id: LinkId) -> Vec<Hostname> {
+        let Some(entry) = self.links.remove(&id) else { return Vec::new() };
+        let changed = entry.hostnames.into_iter().filter(|hostname| self.unserve(id, hostname)).collect();
         let client = entry.link.client;
         if let Some(ids) = self.clients.get_mut(&client) {
             ids.retain(|known| *known != id);
@@ -240,15 +307,19 @@ impl State {
                 self.clients.remove(&client);
             }
         }
+        changed
     }
 
-    fn unserve(&mut self, id: LinkId, hostname: &Hostname) {
-        if let Some(serving) = self.tunnels.get_mut(hostname) {
-            serving.retain(|(known, _)| *known != id);
-            if serving.is_empty() {
-                self.tunnels.remove(hostname);
-            }
+    /// Whether the name is served in another way now.
+    fn unserve(&mut self, id: LinkId, hostname: &Hostname) -> bool {
+        let Some(serving) = self.tunnels.get_mut(hostname) else { return false };
+        let before = serving.last().map(|(_, tunnel)| tunnel.clone());
+        serving.retain(|(known, _)| *known != id);
+        let changed = before.as_ref() != serving.last().map(|(_, tunnel)| tunnel);
+        if serving.is_empty() {
+            self.tunnels.remove(hostname);
         }
+        changed
     }
 }
 
@@ -256,6 +327,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::{identity, transport::endpoint};
+    use futures_util::FutureExt as _;
     use quinn::crypto::rustls::QuicClientConfig;
     use rustls_pki_types::PrivateKeyDer;
     use std::net::SocketAddr;
@@ -327,8 +399,10 @@ mod tests {
     }
 
     fn serving(registry: &Registry, hostname: &str) -> Vec<LinkId> {
-        let links = registry.serving(&name(hostname)).map(|(_, links)| links).unwrap_or_default();
-        links.iter().map(|link| link.id()).collect()
+        let Some(Serving { trusted, suspect, .. }) = registry.serving(&name(hostname)) else { return Vec::new() };
+        let mut ids: Vec<LinkId> = trusted.iter().chain(&suspect).map(|link| link.id()).collect();
+        ids.sort();
+        ids
     }
 
     #[tokio::test]
@@ -375,6 +449,8 @@ mod tests {
             assert_eq!(registry.publish(link.id(), &name("shared"), tunnel(link.id().0 + 1)), Ok(true));
         }
         assert_eq!(registry.publish(one.id(), &name("alone"), tunnel(1)), Ok(true));
+        // The newer link made the older one suspect.
+        one.trust();
         assert_eq!(serving(&registry, "shared"), [one.id(), two.id()]);
         registry.leave(one.id());
         assert_eq!(serving(&registry, "shared"), [two.id()]);
@@ -382,6 +458,43 @@ mod tests {
         registry.withdraw(&name("shared"));
         assert!(serving(&registry, "shared").is_empty());
         assert_eq!(registry.lock().links.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn visitors_take_turns_over_trusted_links_and_suspect_ones_are_last() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let mut links = Vec::new();
+        for instance in 0..4 {
+            let Entered { link, .. } = loopback.enter(&registry, ANN, instance).await.expect("entered");
+            assert_eq!(registry.publish(link.id(), &name("a"), tunnel(1)), Ok(true));
+            links.push(link);
+        }
+        let [one, two, three, four] = [0, 1, 2, 3].map(|index: usize| links[index].id());
+        links[1..].iter().for_each(|link| link.trust());
+        let ids = |links: &[Arc<Link>]| links.iter().map(|link| link.id()).collect::<Vec<_>>();
+        let orders: Vec<_> =
+            (0..3).map(|_| registry.serving(&name("a")).map(|serving| ids(&serving.trusted))).collect();
+        assert_eq!(orders, [[two, three, four], [three, four, two], [four, two, three]].map(|ids| Some(ids.to_vec())));
+        links[3].doubt();
+        assert_eq!(registry.serving(&name("a")).map(|serving| ids(&serving.suspect)), Some(vec![four, one]));
+    }
+
+    #[tokio::test]
+    async fn what_is_served_in_another_way_is_noted() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let one = loopback.enter(&registry, ANN, 1).await.expect("entered").link;
+        let two = loopback.enter(&registry, ANN, 2).await.expect("entered").link;
+        let noted = || registry.changes().take().now_or_never().map_or(0, |names| names.len());
+        assert_eq!(registry.publish(one.id(), &name("a"), tunnel(1)), Ok(true));
+        assert_eq!(noted(), 1);
+        assert_eq!(registry.publish(two.id(), &name("a"), tunnel(1)), Ok(true));
+        assert_eq!(noted(), 0, "the same again");
+        registry.leave(one.id());
+        assert_eq!(noted(), 0, "it is served as before");
+        assert_eq!(registry.publish(two.id(), &name("a"), tunnel(2)), Ok(true));
+        assert_eq!(noted(), 1);
+        registry.leave(two.id());
+        assert_eq!(noted(), 1);
     }
 
     #[tokio::test]
@@ -393,7 +506,7 @@ mod tests {
         }
         assert_eq!(registry.publish(link.id(), &name("one-more"), tunnel(1)), Err(Full));
         assert_eq!(registry.publish(link.id(), &name("t0"), tunnel(9)), Ok(true));
-        assert_eq!(registry.serving(&name("t0")).expect("served").0, tunnel(9));
+        assert_eq!(registry.tunnel(&name("t0")).expect("served"), tunnel(9));
         registry.unpublish(link.id(), &name("t1"));
         assert_eq!(registry.publish(link.id(), &name("one-more"), tunnel(1)), Ok(true));
     }

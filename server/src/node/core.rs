@@ -29,6 +29,8 @@ use super::{
     checkpoint::Checkpoints,
     limits,
     mailbox::{Batch, Call, Mailbox},
+    neighbours::Lookout,
+    status::RingStatus,
 };
 use crate::transport::peers::Peers;
 
@@ -44,6 +46,7 @@ pub(super) struct Core<D: Disk<File: Send> + Send + 'static> {
     pub(super) runtime: runtime::Handle,
     pub(super) writer: Writer<D>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) lookout: Lookout,
     pub(super) started: Instant,
     pub(super) calls: HashMap<RequestId, oneshot::Sender<Result<specter_dht::Reply, Error>>>,
     pub(super) counted: u64,
@@ -120,7 +123,7 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
     }
 
     fn step(&mut self, batch: Batch) {
-        let Batch { calls, packets, unreachable, written, health, saved, leave, stop } = batch;
+        let Batch { calls, packets, unreachable, written, health, saved, seeds, looks, leave, stop } = batch;
         if let Some(outcome) = written {
             self.written(outcome);
         }
@@ -145,6 +148,16 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
                 self.input(Input::Unreachable { node });
             }
         }
+        if let Some(seeds) = seeds {
+            self.input(Input::Seeds(seeds));
+        }
+        if !looks.is_empty() {
+            let status = RingStatus::of(&self.node, self.now());
+            for reply in looks {
+                // Whoever asked may have given up.
+                reply.send(status.clone()).ok();
+            }
+        }
         if let Some(left) = leave {
             self.left = Some(left);
             self.input(Input::Leave);
@@ -158,6 +171,7 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
         self.submit();
         let (durable_lsn, log_bytes) = (self.writer.durable_lsn(), self.writer.log_bytes());
         self.checkpoints.go_on(&self.node, self.position, durable_lsn, log_bytes);
+        self.lookout.look(self.node.ring(), self.now());
     }
 
     fn input(&mut self, input: Input) {
@@ -278,6 +292,9 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
                     // Whoever waited may have given up.
                     left.send(()).ok();
                 }
+            }
+            Event::Forced { slot } => {
+                warn!(slot = slot.0, "this node goes on alone with a slot, as an operator wished")
             }
             Event::Foreign { from } => debug!(node = %from, "a packet of another cluster was refused"),
         }

@@ -1,6 +1,6 @@
 //! What everyone above the store holds: asynchronous calls to the core, each with a deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use specter_dht::{
     Ask, Freshness,
@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     Error, Fence, Key, Lease, Token, limits,
     mailbox::{Call, Mailbox},
+    status::RingStatus,
 };
 
 /// Asks the store. Cheap to clone.
@@ -42,6 +43,26 @@ impl Handle {
     #[must_use]
     pub fn within(&self, patience: Duration) -> Self {
         Self { patience, ..self.clone() }
+    }
+
+    /// Other nodes may be found there from now on, in place of where they were said to be before; at most
+    /// [`limits::SEEDS`] count.
+    pub fn seeds_are(&self, mut seeds: Vec<SocketAddr>) {
+        seeds.truncate(limits::SEEDS);
+        self.mailbox.seeds(seeds);
+    }
+
+    /// What the ring and the slots look like from here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when too many ask, or the core has ended.
+    pub async fn ring_status(&self) -> Result<RingStatus, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.look(reply);
+        match timeout_at(Instant::now() + GRACE, answer).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(_)) | Err(_) => Err(Error::Unavailable),
+        }
     }
 
     /// Returns the value of a key, as of the last acknowledged write.
@@ -125,10 +146,15 @@ impl Handle {
     /// # Errors
     /// See [`Handle`].
     pub async fn set_list(&self, key: &Key) -> Result<Vec<Vec<u8>>, Error> {
-        match self.ask(key, Operation::List, Freshness::Linearizable).await? {
-            Answer::Children(children) => Ok(children),
-            other => Err(refused(other)),
-        }
+        listed(self.ask(key, Operation::List, Freshness::Linearizable).await?)
+    }
+
+    /// Returns a key's set, sorted, perhaps an older one, as any one replica has it; see [`Handle::hint_get`].
+    ///
+    /// # Errors
+    /// See [`Handle`].
+    pub async fn hint_list(&self, key: &Key) -> Result<Vec<Vec<u8>>, Error> {
+        listed(self.ask(key, Operation::List, Freshness::Hint).await?)
     }
 
     /// Takes the lease of a key if it is free. The same owner with the same nonce gets the same token again, with its
@@ -190,6 +216,13 @@ fn within_limit(what: &'static str, size: usize, limit: usize) -> Result<(), Err
 fn valued(answer: Answer) -> Result<Option<Vec<u8>>, Error> {
     match answer {
         Answer::Value(value) => Ok(value),
+        other => Err(refused(other)),
+    }
+}
+
+fn listed(answer: Answer) -> Result<Vec<Vec<u8>>, Error> {
+    match answer {
+        Answer::Children(children) => Ok(children),
         other => Err(refused(other)),
     }
 }

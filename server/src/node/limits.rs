@@ -26,6 +26,12 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Calls that may wait for the core; further ones fail at once.
 pub const QUEUE: usize = 1024;
 
+/// Pictures of the ring that may be asked for at a time.
+pub const LOOKS: usize = 8;
+
+/// Addresses at which other nodes may be found.
+pub const SEEDS: usize = 64;
+
 /// Most calls taken at a time: bounds how long what comes from other nodes waits for them.
 pub const BATCH_CALLS: usize = 512;
 
@@ -36,3 +42,6 @@ pub const PACKETS_BYTES: usize = 32 << 20;
 
 /// How long calls in progress may take when the node stops.
 pub const STOP: Duration = Duration::from_secs(2);
+
+/// Other nodes that are told of at most. The ring knows of fewer, unless it has seen many come and go lately.
+pub const NEIGHBOURS: usize = 256;

@@ -11,7 +11,7 @@ use specter_dht::{Ask, NodeId, Packet};
 use specter_storage::log::{AppendError, Health};
 use tokio::sync::oneshot;
 
-use super::{Error, checkpoint, limits};
+use super::{Error, checkpoint, limits, status::RingStatus};
 
 /// A user's question, and where its answer goes.
 #[derive(Debug)]
@@ -31,6 +31,9 @@ pub(super) struct Batch {
     pub(super) health: Option<Health>,
     /// What became of the checkpoint that was under way.
     pub(super) saved: Option<checkpoint::Outcome>,
+    /// Where other nodes may be found.
+    pub(super) seeds: Option<Vec<SocketAddr>>,
+    pub(super) looks: Vec<oneshot::Sender<RingStatus>>,
     pub(super) leave: Option<oneshot::Sender<()>>,
     pub(super) stop: bool,
 }
@@ -44,6 +47,8 @@ struct Waiting {
     written: Option<Result<u64, AppendError>>,
     health: Option<Health>,
     saved: Option<checkpoint::Outcome>,
+    seeds: Option<Vec<SocketAddr>>,
+    looks: Vec<oneshot::Sender<RingStatus>>,
     leave: Option<oneshot::Sender<()>>,
     stop: bool,
     closed: bool,
@@ -78,6 +83,8 @@ impl Mailbox {
             written: waiting.written.take(),
             health: waiting.health.take(),
             saved: waiting.saved.take(),
+            seeds: waiting.seeds.take(),
+            looks: std::mem::take(&mut waiting.looks),
             leave: waiting.leave.take(),
             stop: waiting.stop,
         }
@@ -129,6 +136,19 @@ impl Mailbox {
         self.put(|waiting| waiting.saved = Some(outcome));
     }
 
+    pub(super) fn seeds(&self, seeds: Vec<SocketAddr>) {
+        self.put(|waiting| waiting.seeds = Some(seeds));
+    }
+
+    /// Asks for a picture of the ring; the sender is dropped when too many ask or the core has ended.
+    pub(super) fn look(&self, reply: oneshot::Sender<RingStatus>) {
+        self.put(|waiting| {
+            if waiting.looks.len() < limits::LOOKS && !waiting.closed {
+                waiting.looks.push(reply);
+            }
+        });
+    }
+
     pub(super) fn leave(&self, left: oneshot::Sender<()>) {
         self.put(|waiting| waiting.leave = Some(left));
     }
@@ -141,6 +161,7 @@ impl Mailbox {
     pub(super) fn close(&self) {
         let calls = self.put(|waiting| {
             waiting.closed = true;
+            waiting.looks.clear();
             std::mem::take(&mut waiting.calls)
         });
         for call in calls {
@@ -162,9 +183,22 @@ impl Mailbox {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        let Self { calls, packets, packet_bytes: _, unreachable, written, health, saved, leave, stop, closed: _ } =
-            self;
+        let Self {
+            calls,
+            packets,
+            packet_bytes: _,
+            unreachable,
+            written,
+            health,
+            saved,
+            seeds,
+            looks,
+            leave,
+            stop,
+            closed: _,
+        } = self;
         let quiet = calls.is_empty() && packets.is_empty() && unreachable.is_empty() && written.is_none();
-        quiet && health.is_none() && saved.is_none() && leave.is_none() && !stop
+        let unasked = seeds.is_none() && looks.is_empty();
+        quiet && unasked && health.is_none() && saved.is_none() && leave.is_none() && !stop
     }
 }

@@ -5,8 +5,10 @@
 //! | [`Handle`] | asynchronous calls with a deadline, over one bounded queue |
 //! | `mailbox` | what waits for the core's thread, each kind with its bound |
 //! | `core` | the one thread that owns `specter_dht::Node`: feeds it, and carries out what it wants |
+//! | `neighbours` | which other nodes live, for those who name them to clients |
 //! | `open` | starts the core on what the data directory holds |
 //! | `checkpoint` `changes` `rows` | what changed goes into the snapshot now and then, so that the log may forget it |
+//! | `status` | a picture of the ring and the slots, for people |
 //! | [`offline`] [`restore`] | looks at a data directory whose node does not run; makes one of copies |
 //!
 //! Every call takes effect at one instant between call and answer, and is on the disks of a majority of the key's replicas
@@ -22,15 +24,19 @@ mod core;
 mod handle;
 pub mod limits;
 mod mailbox;
+mod neighbours;
 pub mod offline;
 mod open;
 pub mod restore;
 mod rows;
+mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use handle::Handle;
+pub use neighbours::Neighbours;
 pub use open::{Node, OpenError, Opening, Tuning};
+pub use status::{Member, RingStatus, SlotStatus, Standing};
 
 /// A key: at most [`limits::KEY_BYTES`]; a call with a longer one fails with [`Error::TooLarge`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -40,6 +40,7 @@ use super::{
     checkpoint::{Checkpoints, Place},
     core::{Core, RECORD},
     mailbox::Mailbox,
+    neighbours::{Lookout, Neighbours},
     rows,
 };
 use crate::{
@@ -54,7 +55,9 @@ pub(super) const SNAPSHOT: &str = "snap.db";
 /// The running store of this node.
 #[derive(Debug)]
 pub struct Node {
+    id: specter_wire::id::NodeId,
     mailbox: Arc<Mailbox>,
+    neighbours: Neighbours,
     thread: JoinHandle<()>,
 }
 
@@ -67,8 +70,10 @@ pub struct Opening<'a> {
     pub cluster: [u8; 16],
     /// Where other nodes reach this one.
     pub address: SocketAddr,
-    /// Where other nodes may be found; with none, a new directory makes a new cluster.
+    /// Where other nodes may be found, as far as that is known yet.
     pub seeds: Vec<SocketAddr>,
+    /// Whether nobody else is to be found: a new directory makes a new cluster.
+    pub founds: bool,
     /// How patient it is.
     pub tuning: Tuning,
 }
@@ -166,7 +171,7 @@ impl Node {
         inbox: mpsc::Receiver<Arrival>,
         tasks: &Shutdown,
     ) -> Result<Self, OpenError> {
-        let Opening { data_dir, cluster, address, seeds, tuning } = opening;
+        let Opening { data_dir, cluster, address, seeds, founds, tuning } = opening;
         let identity = match Identity::read(&disk) {
             Ok(Some(Ok(known))) => Identity { cluster, ..known },
             // Whatever is wrong with it, opening says so.
@@ -181,11 +186,11 @@ impl Node {
         loaded.check()?;
         let Loaded { state, tracker, lsn: _, strange: _ } = loaded;
         tell(&recovered);
-        let is_alone = seeds.is_empty() && is_alone(&state, me);
+        let is_alone = founds && is_alone(&state, me);
         if recovered.may_have_forgotten && !is_alone {
             return Err(OpenError::Forgotten { path: data_dir.to_owned() });
         }
-        let create = seeds.is_empty().then_some(tuning.terms);
+        let create = founds.then_some(tuning.terms);
         let me_peer = Peer { id: me, incarnation: u64::from(recovered.boot.number), address, seats: 1, leaving: false };
         let life = Life {
             me: me_peer,
@@ -208,6 +213,7 @@ impl Node {
             writer.begun_anew();
         }
         tasks.spawn(deliver(inbox, mailbox.clone()));
+        let (lookout, neighbours) = Lookout::new();
         let core = Core {
             me,
             node,
@@ -216,6 +222,7 @@ impl Node {
             runtime: runtime::Handle::current(),
             writer,
             checkpoints,
+            lookout,
             started: Instant::now(),
             calls: std::collections::HashMap::new(),
             counted: 0,
@@ -229,12 +236,23 @@ impl Node {
             stopping: None,
         };
         let thread = thread::Builder::new().name("core".to_owned()).spawn(move || core.run());
-        Ok(Self { mailbox, thread: thread.map_err(OpenError::Thread)? })
+        let id = specter_wire::id::NodeId(me.0.to_be_bytes());
+        Ok(Self { id, mailbox, neighbours, thread: thread.map_err(OpenError::Thread)? })
+    }
+
+    /// Which node this is: drawn when its data directory was made.
+    pub fn id(&self) -> specter_wire::id::NodeId {
+        self.id
     }
 
     /// What others ask the store through.
     pub fn handle(&self) -> Handle {
         Handle::new(self.mailbox.clone())
+    }
+
+    /// The other nodes that live, as far as this one knows; at most [`super::limits::NEIGHBOURS`].
+    pub fn neighbours(&self) -> Neighbours {
+        self.neighbours.clone()
     }
 
     /// Lets the other nodes take over what this one keeps, for at most so long. Tells whether they have all of it; a node

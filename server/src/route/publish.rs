@@ -1,9 +1,14 @@
 //! Claims, checks and releases hostnames for clients.
 
-use super::key::{self, Registration};
+use super::{
+    announce::Announcer,
+    key::{self, Registration},
+};
 use crate::{
-    link::Directory,
+    link::{Directory, registry::Registry},
     node::{Error, Handle},
+    shutdown::Shutdown,
+    transport::relay::Relays,
 };
 use futures_util::{
     FutureExt,
@@ -11,10 +16,12 @@ use futures_util::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use specter_wire::{error::ErrorCode, id::ClientId, name::Hostname};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// The names in the store. Calls for many names go to the store together and are committed together.
 pub struct Names {
     store: Handle,
+    announcer: Announcer,
     random: SystemRandom,
 }
 
@@ -32,9 +39,22 @@ const DRAWS: usize = 3;
 static WORDS: &str = include_str!("words.txt");
 
 impl Names {
-    /// The names in `store`.
-    pub fn new(store: Handle) -> Self {
-        Self { store, random: SystemRandom::new() }
+    /// The names in `store`. Tasks of `shutdown` tell other nodes which of them the links of `registry` serve: those nodes
+    /// dial this one at `node`.
+    pub fn new(
+        store: Handle,
+        registry: Arc<Registry>,
+        relays: Arc<Relays>,
+        node: SocketAddr,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let announcer = Announcer::start(&store, registry, relays, node, shutdown);
+        Self { store, announcer, random: SystemRandom::new() }
+    }
+
+    /// Tells other nodes that no link here serves anything any more, before this node goes away.
+    pub async fn withdraw(&self, patience: Duration) {
+        self.announcer.withdraw(patience).await;
     }
 
     async fn list(&self, client: ClientId) -> Result<Vec<Hostname>, ErrorCode> {
@@ -83,7 +103,19 @@ impl Names {
     }
 
     async fn authorize_one(&self, client: ClientId, hostname: &Hostname) -> Result<(), ErrorCode> {
-        match self.store.get(&key::hostname(hostname)).await.map_err(code)? {
+        let key = key::hostname(hostname);
+        let stored = match self.store.get(&key).await {
+            // A client whose link broke must find a place also while the store has no majority. An owner changes only when
+            // a name is given back, so what any replica has is good enough to say yes, and never to say no.
+            Err(Error::Unavailable) => match self.store.hint_get(&key).await {
+                Ok(Some(stored)) if Registration::from_bytes(&stored) == Some(Registration { owner: client }) => {
+                    Some(stored)
+                }
+                Ok(_) | Err(_) => return Err(ErrorCode::Unavailable),
+            },
+            outcome => outcome.map_err(code)?,
+        };
+        match stored {
             Some(stored) if Registration::from_bytes(&stored) == Some(Registration { owner: client }) => Ok(()),
             Some(_) => Err(ErrorCode::NotOwner),
             None => {
@@ -153,6 +185,10 @@ impl Directory for Names {
         .boxed()
     }
 
+    fn announce(&self, hostnames: Vec<Hostname>) -> BoxFuture<'_, ()> {
+        self.announcer.announce(hostnames).boxed()
+    }
+
     fn release(&self, client: ClientId, hostnames: Vec<Hostname>) -> BoxFuture<'_, Vec<Option<ErrorCode>>> {
         async move {
             let releases = hostnames.iter().map(|hostname| self.release_one(client, hostname));
@@ -203,7 +239,9 @@ mod tests {
     async fn with_names<F: AsyncFnOnce(&Names)>(test: F) {
         let folder = tempfile::tempdir().expect("folder");
         let node = alone(folder.path());
-        test(&Names::new(node.handle())).await;
+        let tasks = Shutdown::new();
+        let relays = super::super::tests::relays(&tasks);
+        test(&Names::new(node.handle(), Arc::default(), relays, SocketAddr::from(([127, 0, 0, 1], 1)), &tasks)).await;
         node.stop().await;
     }
 

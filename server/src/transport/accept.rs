@@ -7,7 +7,7 @@ use super::{
 use crate::{identity::subject, shutdown::Shutdown};
 use quinn::{Connection, Endpoint, Incoming, crypto::rustls::HandshakeData};
 use rustls_pki_types::CertificateDer;
-use specter_wire::version::{ALPN_LINK, ALPN_NODE};
+use specter_wire::version::{ALPN_LINK, ALPN_NODE, ALPN_RELAY};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -23,8 +23,10 @@ pub struct Acceptor {
 pub enum Accepted {
     /// A client's link. Its place among the handshakes is to be kept until it is known who the client is.
     Link(Connection, Place),
-    /// Another node of the cluster.
+    /// Another node of the cluster, that sends packets.
     Node(Connection),
+    /// Another node of the cluster, that passes visitors' streams on to us.
+    Relay(Connection),
 }
 
 /// Connections that have not said yet who they are, all together and from one source.
@@ -85,8 +87,13 @@ impl Acceptor {
     fn sort(&self, connection: Connection, place: Place) {
         let peer = connection.remote_address();
         match (alpn(&connection).as_deref(), Role::of(&connection)) {
+            // Other nodes are needed to the end: they take over what this one keeps.
+            (Some(ALPN_LINK), Role::Client | Role::Nobody) if self.shutdown.is_draining() => {
+                connection.close(CLOSE_DRAINING.into(), b"the node is shutting down");
+            }
             (Some(ALPN_LINK), Role::Client | Role::Nobody) => (self.serve)(Accepted::Link(connection, place)),
             (Some(ALPN_NODE), Role::Node) => (self.serve)(Accepted::Node(connection)),
+            (Some(ALPN_RELAY), Role::Node) => (self.serve)(Accepted::Relay(connection)),
             (_, role @ (Role::Client | Role::Nobody | Role::Node)) => {
                 tracing::debug!(%peer, ?role, "a certificate does not fit what its holder came for");
                 connection.close(CLOSE_VIOLATION.into(), b"the certificate does not fit the protocol");

@@ -7,10 +7,12 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     io,
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -60,7 +62,7 @@ const STRANGER_RECEIVE_WINDOW_BYTES: u32 = 128 << 10;
 /// Bytes that a known client may have on the way to us on all streams of a link. Much more than a hundred visitors who
 /// read nothing hold of it (1.25 MB each, until they are cut off), because whoever uses it up starves all tunnels of the
 /// client, and its answers to us.
-const LINK_RECEIVE_WINDOW_BYTES: u32 = 256 << 20;
+pub(super) const LINK_RECEIVE_WINDOW_BYTES: u32 = 256 << 20;
 
 /// Opens a listening TCP socket, ready for tokio. An IPv6 address serves IPv6 only, so both families can be given.
 ///
@@ -81,6 +83,41 @@ pub fn listen_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
         Ok(socket.into())
     };
     open().map_err(|source| BindError::Socket { protocol: "TCP", address, source })
+}
+
+/// Closes a listener, and returns the connections that were made by then.
+///
+/// None is lost in between where the kernel can be told to make no new ones: who dials meanwhile hears nothing, tries
+/// again, and finds nobody.
+pub fn close_listener(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = SockRef::from(&listener).attach_filter(&no_new_connections()) {
+        tracing::debug!(%error, "a visitor who comes while a listener is closed may be reset");
+    }
+    let mut made = Vec::new();
+    while made.len() <= TCP_BACKLOG.unsigned_abs() as usize
+        && let Ok(accepted) = listener.accept()
+    {
+        made.push(accepted);
+    }
+    made
+}
+
+/// A program for the kernel's packet filter (classic BPF, see the kernel's `networking/filter.rst`) over what comes to a
+/// listening socket, from the TCP header on: the flags are byte 13, and a segment with SYN and without ACK is dropped.
+#[cfg(target_os = "linux")]
+fn no_new_connections() -> [SockFilter; 5] {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, 0x12),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
 }
 
 /// Opens a UDP socket with large buffers. Warns when the kernel grants less than asked.
@@ -157,4 +194,28 @@ fn transport() -> TransportConfig {
 /// Lets the peer of a link send at full speed from now on: it is known.
 pub fn widen(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(LINK_RECEIVE_WINDOW_BYTES));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn who_had_connected_is_served_and_who_comes_later_finds_nobody() {
+        let listener = listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut early: Vec<_> = (0..3).map(|_| TcpStream::connect(address).expect("it listens")).collect();
+        let made = close_listener(listener);
+        assert_eq!(made.len(), early.len());
+        let refused = TcpStream::connect(address).expect_err("nobody listens");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        for ((mut near, peer), far) in made.into_iter().zip(&mut early) {
+            assert_eq!(peer, far.local_addr().expect("bound"));
+            far.write_all(b"hello").expect("written");
+            let mut heard = [0; 5];
+            near.read_exact(&mut heard).expect("read");
+            assert_eq!(&heard, b"hello");
+        }
+    }
 }

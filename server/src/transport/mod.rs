@@ -7,6 +7,7 @@
 //! | [`defer`] | runs QUIC drivers behind the tasks that feed them |
 //! | [`framed`] | reads and writes `specter_wire` frames |
 //! | [`peers`] | moves packets between nodes |
+//! | [`relay`] | keeps connections to other nodes for visitors' streams, and knows which of them live |
 //! | `room` | bounds on connections, in all and from one source |
 
 pub mod accept;
@@ -14,4 +15,5 @@ pub mod defer;
 pub mod endpoint;
 pub mod framed;
 pub mod peers;
+pub mod relay;
 pub(crate) mod room;

@@ -149,6 +149,12 @@ impl Peers {
         (self.lock().by_address.len(), self.room.taken())
     }
 
+    /// How long a round trip takes to each node to which there is a connection; at most [`ADDRESSES`].
+    pub fn rtts(&self) -> Vec<(SocketAddr, Duration)> {
+        let lines = self.lock();
+        lines.by_address.iter().filter_map(|(address, known)| Some((*address, known.queue.rtt()?))).collect()
+    }
+
     fn enqueue(self: &Arc<Self>, to: SocketAddr, packet: Bytes) -> bool {
         let mut lines = self.lock();
         if let Some(queue) = lines.used(to) {

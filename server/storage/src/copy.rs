@@ -154,7 +154,6 @@ fn snapshot_lsn(source: &Folder, target: &Folder) -> Result<u64, CopyError> {
         Err(error) => return Err(CopyError::Disk { path: source.path().join(IDENTITY), source: error }),
     };
     let mut snapshot = Sqlite::open(&target.path().join(SNAPSHOT), &owner)?;
-    snapshot.check()?;
     Ok(snapshot.load(&mut |_| ())?)
 }
 

@@ -88,6 +88,11 @@ impl FaultDisk {
         self.lock().plan = Some((call, fault));
     }
 
+    /// Lets no call fail that has not yet.
+    pub fn fail_never(&self) {
+        self.lock().plan = None;
+    }
+
     /// How many calls there were.
     pub fn calls(&self) -> u64 {
         self.lock().calls
@@ -139,13 +144,13 @@ impl FaultDisk {
     /// The disk after a power cut; `keep` is asked for every unsynced name and sector. This one stays as it is.
     pub fn after_crash(&self, keep: impl FnMut() -> bool) -> Self {
         let state = self.lock();
-        Self::of(State { image: state.image.after_crash(keep), crashed: false, ..state.clone() })
+        Self::of(State { image: state.image.after_crash(keep), crashed: false, ..*state })
     }
 
     /// The disk after the process alone was killed: all that it wrote is there, and not yet durable.
     pub fn after_kill(&self) -> Self {
         let state = self.lock();
-        Self::of(State { crashed: false, ..state.clone() })
+        Self::of(State { image: state.image.after_kill(), crashed: false, ..*state })
     }
 
     /// Flips one bit of a file, on the disk and in what programs see. Nothing happens beyond its end.

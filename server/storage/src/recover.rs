@@ -267,7 +267,8 @@ fn check_whole(
         (None, None, None) if snapshot_lsn == 0 => Ok(()),
         (None, _, _) => missing(IDENTITY),
         (Some(_), None, None) if snapshot_lsn == 0 => Ok(()),
-        (Some(_), None, Some(last)) if snapshot_lsn == 0 && last.boot == 1 && !last.has_records => Ok(()),
+        // First starts that were cut short, however many of them.
+        (Some(_), None, Some(_)) if snapshot_lsn == 0 && scan.end.next_lsn == 1 => Ok(()),
         (Some(_), None, _) => missing(BOOT),
         (Some(_), Some(_), None) => missing(segment::FOLDER),
         (Some(_), Some(left), Some(last)) => {

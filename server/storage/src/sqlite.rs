@@ -51,11 +51,13 @@ impl Sqlite {
         let failed = |source: std::io::Error| SnapshotError::Failed { path: path.to_owned(), source: source.into() };
         // SQLite gives its side files the mode of the main file.
         private().create(true).truncate(false).open(path).map_err(failed)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         let connection = Connection::open(path).map_err(|error| wrong(path, error))?;
         let mut snapshot = Self { path: path.to_owned(), connection };
         snapshot.prepare(identity).map_err(|error| snapshot.wrong(error))??;
+        // The new file is there, and the journal of its making is gone: SQLite goes on if it cannot make that durable, and a
+        // power cut would bring the journal back, with which the next start undoes what was written since.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(snapshot)
     }
 
@@ -77,11 +79,8 @@ impl Sqlite {
         Ok(true)
     }
 
-    /// Looks through the whole file for damage of its structure; [`Snapshot::load`] checks the rows.
-    ///
-    /// # Errors
-    /// [`SnapshotError::Unreadable`] if there is any.
-    pub fn check(&self) -> Result<(), SnapshotError> {
+    /// Looks through the whole file for damage of its structure.
+    fn check(&self) -> Result<(), SnapshotError> {
         let found: String = self
             .connection
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -105,7 +104,12 @@ impl Sqlite {
             // Before there is a table; it lets the file shrink.
             self.connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         }
-        self.connection.pragma_update(None, "journal_mode", "WAL")?;
+        let mode = self.write_ahead()?;
+        if mode != "wal" {
+            let source =
+                format!("SQLite cannot keep a write-ahead log beside it: the journal mode stays {mode}").into();
+            return Ok(Err(SnapshotError::Failed { path: self.path.clone(), source }));
+        }
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         // `commit` does it, so that the file is never longer than it must be.
         self.connection.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -122,6 +126,18 @@ impl Sqlite {
         Ok(meta.and_then(|(_, found)| {
             if found == *identity { Ok(()) } else { Err(SnapshotError::Foreign { path: self.path.clone() }) }
         }))
+    }
+
+    /// Switches to a write-ahead log, in which a commit is durable, and tells which mode there is then.
+    fn write_ahead(&self) -> Result<String, rusqlite::Error> {
+        let mut change = self.connection.prepare("PRAGMA journal_mode = WAL")?;
+        let mut rows = change.query([])?;
+        let mut mode = String::new();
+        // To the end: the answer comes before the change is written, and then a failure.
+        while let Some(row) = rows.next()? {
+            mode = row.get(0)?;
+        }
+        Ok(mode)
     }
 
     fn meta(&self) -> Result<Result<(u64, Identity), SnapshotError>, rusqlite::Error> {
@@ -223,6 +239,8 @@ impl Sqlite {
 
 impl Snapshot for Sqlite {
     fn load(&mut self, each: &mut dyn FnMut(Row<'_>)) -> Result<u64, SnapshotError> {
+        // Each row has a checksum, and nothing says how many there are: one that a damaged page hides would not be missed.
+        self.check()?;
         self.rows(each).map_err(|error| self.wrong(error))??;
         self.lsn()
     }

@@ -61,6 +61,59 @@ pub(crate) struct Args {
 #[argh(subcommand)]
 pub(crate) enum Role {
     Target(TargetArgs),
+    Failover(FailoverArgs),
+}
+
+/// measure what visitors notice when nodes, clients and wires fail
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "failover",
+    help_triggers("-h", "--help"),
+    example = "All cases, about fifteen minutes; as root, for the partition:\n  cargo run --release -p bench -- failover\n\
+               One of them, logs kept:\n  cargo run --release -p bench -- --keep /tmp/logs failover --only kill-one",
+    note = "Cases: stop rolling kill-one kill-first kill-two freeze kill-all kill-client partition crowd."
+)]
+pub(crate) struct FailoverArgs {
+    /// run only this case; repeatable
+    #[argh(option)]
+    pub(crate) only: Vec<String>,
+
+    /// nodes (default: 5)
+    #[argh(option, default = "5")]
+    pub(crate) nodes: usize,
+
+    /// clients (default: 10)
+    #[argh(option, default = "10")]
+    pub(crate) clients: usize,
+
+    /// tunnels of all clients (default: 50)
+    #[argh(option, default = "50")]
+    pub(crate) tunnels: usize,
+
+    /// visitors at each gateway (default: 5)
+    #[argh(option, default = "5")]
+    pub(crate) visitors: usize,
+
+    /// milliseconds between two requests of a visitor (default: 100)
+    #[argh(option, default = "100")]
+    pub(crate) every_ms: u64,
+
+    /// break something only after four seconds in which no visitor waited this many milliseconds (default: 100)
+    #[argh(option, default = "100")]
+    pub(crate) calm_ms: u64,
+
+    /// clients that come back at once (default: 2000)
+    #[argh(option, default = "2000")]
+    pub(crate) crowd: usize,
+
+    /// seconds that the network is in two parts (default: 60)
+    #[argh(option, default = "60")]
+    pub(crate) partition_s: u64,
+
+    /// what nodes and clients log (default: info)
+    #[argh(option, default = "String::from(\"info\")")]
+    pub(crate) log: String,
 }
 
 /// serve as the target of all paths; the benchmark starts this itself

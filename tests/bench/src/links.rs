@@ -1,7 +1,7 @@
 //! Clients that only hold a link: many in one process, speaking the wire protocol themselves.
 //!
-//! Each has a key, registers it on its link, and can publish one tunnel. Their links answer QUIC's keep-alive and
-//! nothing else.
+//! Each has a key, registers it on its link, and can publish one tunnel. Unless told to live, their links answer QUIC's
+//! keep-alive and nothing else.
 
 use crate::Outcome;
 use heapless::Vec as Batch;
@@ -59,7 +59,7 @@ pub(crate) async fn open(node: SocketAddr, authority: &CertificateDer<'static>, 
         {
             links.push(opened??);
         }
-        opening.spawn(Link::open(endpoint.clone(), config.clone(), node));
+        opening.spawn(Link::open(endpoint.clone(), config.clone(), node, seed()?));
     }
     while let Some(opened) = opening.join_next().await {
         links.push(opened??);
@@ -70,25 +70,21 @@ pub(crate) async fn open(node: SocketAddr, authority: &CertificateDer<'static>, 
 /// Gives every link a hostname and publishes a tunnel under it.
 pub(crate) async fn publish(links: &mut [Link]) -> Outcome<()> {
     for link in links {
-        let name = link
-            .ask(Request::Claim { count: 1 }, |reply| match reply {
-                Reply::Hostnames { names, .. } => Some((*names.first()?).to_owned()),
-                _ => None,
-            })
-            .await?;
-        let host = HostHeader::Hostname;
-        let tunnel = Tunnel { hostname: &name, carries: Carries::Http, host, header_timeout_ms: 15_000 };
-        let request = Request::Publish { tunnels: Batch::from_iter([tunnel]) };
-        link.ask(request, |reply| match reply {
-            Reply::Outcomes { outcomes } => matches!(outcomes.as_slice(), [None]).then_some(()),
-            _ => None,
-        })
-        .await?;
+        let name = link.claim().await?;
+        link.publish(&name).await?;
     }
     Ok(())
 }
 
-fn config(authority: &CertificateDer<'static>) -> Outcome<ClientConfig> {
+/// What a client is known by: the seed of its key.
+pub(crate) fn seed() -> Outcome<[u8; 32]> {
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| "the system gives no random numbers")?;
+    Ok(seed)
+}
+
+/// How links trust nodes of this authority, and how many streams they take.
+pub(crate) fn config(authority: &CertificateDer<'static>) -> Outcome<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -108,12 +104,16 @@ fn config(authority: &CertificateDer<'static>) -> Outcome<ClientConfig> {
 }
 
 impl Link {
-    async fn open(endpoint: Endpoint, config: ClientConfig, node: SocketAddr) -> Outcome<Self> {
+    /// Opens a link and registers the client with that seed on it.
+    pub(crate) async fn open(
+        endpoint: Endpoint,
+        config: ClientConfig,
+        node: SocketAddr,
+        seed: [u8; 32],
+    ) -> Outcome<Self> {
         let connection = endpoint.connect_with(config, node, "localhost")?.await?;
         let (send, receive) = connection.open_bi().await?;
         let mut link = Self { connection, send, receive, asked: 0 };
-        let mut seed = [0; 32];
-        SystemRandom::new().fill(&mut seed).map_err(|_| "the system gives no random numbers")?;
         let instance = u64::from(u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]));
         let work_bits = link
             .ask(Request::Hello { instance, agent: "bench" }, |reply| match reply {
@@ -123,6 +123,32 @@ impl Link {
             .await?;
         link.register(&seed, work_bits).await?;
         Ok(link)
+    }
+
+    /// The connection, for streams of visitors.
+    pub(crate) fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
+
+    /// Asks for a hostname.
+    pub(crate) async fn claim(&mut self) -> Outcome<String> {
+        self.ask(Request::Claim { count: 1 }, |reply| match reply {
+            Reply::Hostnames { names, .. } => Some((*names.first()?).to_owned()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Publishes a tunnel under a hostname that the client owns.
+    pub(crate) async fn publish(&mut self, name: &str) -> Outcome<()> {
+        let host = HostHeader::Hostname;
+        let tunnel = Tunnel { hostname: name, carries: Carries::Http, host, header_timeout_ms: 15_000 };
+        let request = Request::Publish { tunnels: Batch::from_iter([tunnel]) };
+        self.ask(request, |reply| match reply {
+            Reply::Outcomes { outcomes } => matches!(outcomes.as_slice(), [None]).then_some(()),
+            _ => None,
+        })
+        .await
     }
 
     async fn register(&mut self, seed: &[u8; 32], work_bits: u8) -> Outcome<()> {
@@ -149,12 +175,38 @@ impl Link {
     async fn ask<T>(&mut self, request: Request<'_>, wanted: impl FnOnce(&Reply<'_>) -> Option<T>) -> Outcome<T> {
         self.asked += 1;
         send(&mut self.send, &ClientFrame { id: self.asked, request }).await?;
+        loop {
+            let body = self.frame().await?;
+            let frame: NodeFrame<'_> = codec::decode(&body)?;
+            // What comes unasked has number 0.
+            if frame.id == self.asked {
+                return wanted(&frame.reply).ok_or_else(|| format!("the node replied {:?}", frame.reply).into());
+            }
+            self.pong(&frame.reply).await?;
+        }
+    }
+
+    /// Answers pings until the link ends.
+    pub(crate) async fn live(mut self) -> Outcome<()> {
+        loop {
+            let body = self.frame().await?;
+            self.pong(&codec::decode::<NodeFrame<'_>>(&body)?.reply).await?;
+        }
+    }
+
+    async fn pong(&mut self, reply: &Reply<'_>) -> Outcome<()> {
+        if let Reply::Ping { nonce } = reply {
+            send(&mut self.send, &ClientFrame { id: 0, request: Request::Pong { nonce: *nonce } }).await?;
+        }
+        Ok(())
+    }
+
+    async fn frame(&mut self) -> Outcome<Vec<u8>> {
         let mut prefix = [0; PREFIX_BYTES];
         self.receive.read_exact(&mut prefix).await?;
         let mut body = vec![0; codec::body_length(prefix, CONTROL_FRAME_BYTES)?];
         self.receive.read_exact(&mut body).await?;
-        let frame: NodeFrame<'_> = codec::decode(&body)?;
-        wanted(&frame.reply).ok_or_else(|| format!("the node replied {:?}", frame.reply).into())
+        Ok(body)
     }
 }
 

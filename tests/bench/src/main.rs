@@ -1,10 +1,11 @@
 //! Measures the tunnel against the target itself, nginx as a plain TLS proxy, and other tunnels, in one run.
 //!
 //! ```text
-//! programs  builds and finds what is measured     process  runs it                    procfs, meter  CPU and memory of it
+//! programs  builds and finds what is measured     procfs, meter  CPU and memory of it
 //! path      a way to the target; made by specter, nginx, peers, and for the target itself by this file
 //! work      what is done on each path, by the visitors of http1 and http2
 //! memory    what idle links and visitors cost     calibrate  how fast the machine is      report, stats  what is made of it
+//! failover  what visitors notice when something fails, a benchmark of its own: `bench failover`
 //! ```
 //! Every case is measured once a round, rounds follow each other, and the order changes from round to round: what
 //! disturbs the machine disturbs all alike. CPU time a unit and ratios within a run are what to compare; the load
@@ -13,6 +14,7 @@
 mod args;
 mod calibrate;
 mod certificates;
+mod failover;
 mod http1;
 mod http2;
 mod links;
@@ -21,7 +23,6 @@ mod meter;
 mod nginx;
 mod path;
 mod peers;
-mod process;
 mod procfs;
 mod programs;
 mod report;
@@ -32,20 +33,20 @@ mod work;
 
 use args::{Args, Role};
 use certificates::{Certificates, NAME};
+use cluster::process::Process;
 use memory::Idle;
 use meter::Parts;
 use path::{Path as Way, Speaks};
-use process::Process;
 use programs::Programs;
 use report::Rounds;
 use serde_json::json;
 use specter::Node;
-use std::{error::Error, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 use tokio::process::Command;
 use work::Work;
 
 /// Whatever goes wrong ends the benchmark, with a sentence.
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use cluster::Outcome;
 
 /// Name of the measurement that is no work on a path.
 const MEMORY: &str = "memory";
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match args.role.take() {
                 Some(Role::Target(args)) => target::serve(args).await,
+                Some(Role::Failover(cases)) => failover(&args, &cases).await,
                 None => measure(&args).await,
             }
         })
@@ -76,6 +78,14 @@ struct Scene {
     /// Every process that is measured, by name.
     processes: Vec<(String, Process)>,
     missing: Vec<&'static str>,
+}
+
+async fn failover(args: &Args, cases: &args::FailoverArgs) -> Outcome<()> {
+    let programs = Programs::build(args.binaries.as_deref()).await?;
+    let temporary = tempfile::tempdir()?;
+    let folder = args.keep.as_deref().unwrap_or(temporary.path());
+    std::fs::create_dir_all(folder)?;
+    failover::measure(cases, &programs, folder).await
 }
 
 async fn measure(args: &Args) -> Outcome<()> {

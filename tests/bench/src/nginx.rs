@@ -4,8 +4,8 @@ use crate::{
     Outcome,
     certificates::{Certificates, NAME},
     path::{Path as Way, Speaks},
-    process::Process,
 };
+use cluster::process::Process;
 use std::{
     net::{SocketAddr, TcpListener},
     path::Path,

@@ -7,9 +7,9 @@ use crate::{
     meter::Parts,
     nginx::{self, free_port},
     path::{Path as Way, Speaks},
-    process::Process,
     programs,
 };
+use cluster::process::Process;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},

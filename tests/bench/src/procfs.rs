@@ -48,6 +48,8 @@ pub(crate) struct Memory {
     pub(crate) resident_kib: u64,
     /// What no file backs: heap and stacks.
     pub(crate) anonymous_kib: u64,
+    /// The most that was in RAM at any time.
+    pub(crate) peak_kib: u64,
 }
 
 /// Memory of one process, 0 if it has ended.
@@ -57,7 +59,11 @@ pub(crate) fn memory(process: u32) -> Memory {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse().ok()
     };
-    Memory { resident_kib: field("VmRSS:").unwrap_or(0), anonymous_kib: field("RssAnon:").unwrap_or(0) }
+    Memory {
+        resident_kib: field("VmRSS:").unwrap_or(0),
+        anonymous_kib: field("RssAnon:").unwrap_or(0),
+        peak_kib: field("VmHWM:").unwrap_or(0),
+    }
 }
 
 #[cfg(test)]

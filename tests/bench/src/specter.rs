@@ -4,9 +4,9 @@ use crate::{
     Outcome,
     meter::Parts,
     path::{Path as Way, Speaks},
-    process::Process,
     programs::Programs,
 };
+use cluster::process::Process;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::{net::SocketAddr, path::Path};
 use tokio::process::Command;

@@ -60,6 +60,7 @@ async fn serve(data_dir: &Path, certs: &Path, sync: SyncPolicy) -> Result<(), Bo
         cluster: credentials.cluster_id.0,
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
         seeds: Vec::new(),
+        founds: true,
         tuning: Tuning::with(sync),
     };
     let node = Node::open(opening, peers, arrivals, &tasks)?;

@@ -27,11 +27,24 @@ impl Client {
     /// # Panics
     /// If they are not published in time.
     pub async fn publish(node: &Node, tunnels: &[&str]) -> Self {
+        Self::start(node, &yaml(&node.apex(), tunnels), tunnels.len()).await
+    }
+
+    /// Publishes one target on a link to this node and no other.
+    ///
+    /// # Panics
+    /// If it is not published in time.
+    pub async fn publish_on_one_link(node: &Node, target: &str) -> Self {
+        let text = yaml(&node.apex(), &[&format!("target: {target}")]);
+        Self::start(node, &format!("{text}links: 1\n"), 1).await
+    }
+
+    async fn start(node: &Node, text: &str, tunnels: usize) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = folder.path().join("client.yaml");
-        fs::write(&config, yaml(&node.apex(), tunnels)).expect("the folder is writable");
+        fs::write(&config, text).expect("the folder is writable");
         let process = Process::start(tunnel_command(&config, &node.ca()));
-        let hosts = hosts(&process, &config, tunnels.len()).await;
+        let hosts = hosts(&process, &config, tunnels).await;
         Self { process, hosts, config, ca: node.ca(), _folder: folder }
     }
 

@@ -1,14 +1,19 @@
 //! `specter-server run` on loopback, with ports of its own choice.
 
-use crate::{Process, binary, process};
+use crate::{PATIENCE, Process, binary, process};
+use serde::Deserialize;
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Output,
+    time::Duration,
 };
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{
+    process::Command,
+    time::{Instant, interval},
+};
 
 /// A running node and its folder.
 pub struct Node {
@@ -40,6 +45,40 @@ impl Node {
         pki_init(&folder.path().join("certs")).await;
         let command = run_command(folder.path(), apex, 0, 0);
         Self::from_command(command, folder, apex).await
+    }
+
+    /// Starts another node of the same cluster, which joins this one.
+    ///
+    /// # Panics
+    /// If it is not ready in time.
+    pub async fn another(&self) -> Self {
+        let (folder, command) = self.prepare_another(&self.address.to_string()).await;
+        Self::from_command(command, folder, &self.apex).await
+    }
+
+    /// A folder with certificates for another node of the same cluster, and the command that starts it and joins the node at
+    /// `seed`.
+    ///
+    /// # Panics
+    /// If the certificates cannot be made.
+    pub async fn prepare_another(&self, seed: &str) -> (TempDir, Command) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Command::new(binary::specter_server());
+        command.args(["pki", "node", "--advertise", "127.0.0.1:8443", "--cert-dir"]);
+        command.arg(self.folder().join("certs")).arg("--out").arg(folder.path().join("certs"));
+        let output = process::run(command, b"").await;
+        assert!(output.status.success(), "pki node: {}", process::stderr(&output));
+        let mut command = run_command(folder.path(), &self.apex, 0, 0);
+        command.args(["--join", seed]);
+        (folder, command)
+    }
+
+    /// What `ring status` says of this node, once it is as the test wants it.
+    ///
+    /// # Panics
+    /// If it does not become so in time; `what` tells what was waited for.
+    pub async fn status_when(&self, what: &str, want: impl Fn(&RingStatus) -> bool) -> RingStatus {
+        status_when(&self.folder().join("data").display().to_string(), what, want).await
     }
 
     /// Stops the node with SIGTERM and starts it again on the same ports and folder.
@@ -100,6 +139,63 @@ impl Node {
         let http = process.line("its HTTP port", |line| line.starts_with("listening http ")).await;
         Self { process, address: address_in(&tcp), http: address_in(&http), folder, apex: apex.to_owned() }
     }
+}
+
+/// What `specter-server ring status --json` prints, as far as tests look at it.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "they are documented where they are made")]
+pub struct RingStatus {
+    pub joined: bool,
+    pub leaving: bool,
+    pub slot_count: Option<u16>,
+    pub replicas: Option<u8>,
+    pub members: Vec<Member>,
+    pub slots: Vec<Slot>,
+    pub rtts: Vec<serde_json::Value>,
+    pub link_count: usize,
+    pub links: Vec<Link>,
+}
+
+/// Another node.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "they are documented where they are made")]
+pub struct Member {
+    pub standing: String,
+}
+
+/// A slot.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "they are documented where they are made")]
+pub struct Slot {
+    pub under_replicated: bool,
+    pub changing: bool,
+}
+
+/// A link.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "they are documented where they are made")]
+pub struct Link {
+    pub tunnels: usize,
+}
+
+/// What `ring status` says of the node of a data directory, once it is as the test wants it.
+///
+/// # Panics
+/// If it does not become so in time.
+pub async fn status_when(data_dir: &str, what: &str, want: impl Fn(&RingStatus) -> bool) -> RingStatus {
+    let deadline = Instant::now() + PATIENCE;
+    let mut looks = interval(Duration::from_millis(200));
+    let mut last = String::new();
+    while Instant::now() < deadline {
+        looks.tick().await;
+        let output = server(&["ring", "status", "--json", "--data-dir", data_dir]).await;
+        match serde_json::from_slice(&output.stdout) {
+            Ok(status) if want(&status) => return status,
+            Ok(status) => last = format!("{status:?}"),
+            Err(_) => last = process::stderr(&output),
+        }
+    }
+    panic!("{what}: not in time; last {last}")
 }
 
 /// Makes certificates for a node in `folder`.

@@ -75,6 +75,18 @@ impl<R> Disk<R> {
         survived
     }
 
+    /// How many records are synced.
+    pub(crate) const fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// The records that are not synced, up to a position; then there are no others any more.
+    pub(crate) fn take_unsynced(&mut self, upto: u64) -> Vec<R> {
+        self.syncing = None;
+        self.unsynced.truncate(usize::try_from(upto.saturating_sub(self.synced)).unwrap_or_default());
+        std::mem::take(&mut self.unsynced)
+    }
+
     fn sync(&mut self, upto: u64) -> Vec<R> {
         let count = usize::try_from(upto - self.synced).unwrap_or_default();
         self.synced = upto;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use argh::FromArgs;
-use sim::cluster::Scenario;
+use sim::cluster::{Scenario, Storage};
 use sim::{Outcome, cluster, slot};
 
 /// Runs Specter's clusters and slots under faults and checks what they promise.
@@ -32,6 +32,9 @@ struct Arguments {
     /// a scenario to play: the name of a file in tests/sim/scenario, or its path
     #[argh(option)]
     scenario: Option<String>,
+    /// what nodes keep their records in: real, the storage code on a simulated disk (the default), or model, a list
+    #[argh(option, default = "String::from(\"real\")")]
+    disk: String,
     /// print what happens
     #[argh(switch)]
     trace: bool,
@@ -93,6 +96,11 @@ impl Arguments {
         let rules =
             broken.filter(|name| *name != KEPT_IDENTITY).map_or_else(|| Ok(Default::default()), rules_without)?;
         let keeps_identity = broken == Some(KEPT_IDENTITY);
+        let is_model = match self.disk.as_str() {
+            "real" => false,
+            "model" => true,
+            other => return Err(format!("there is no disk \"{other}\"; there are real and model")),
+        };
         Ok(match world {
             World::Scenario(name) => {
                 let scenario = Scenario::read(&path_of(name)).map_err(|error| error.to_string())?;
@@ -100,7 +108,8 @@ impl Arguments {
             }
             World::Cluster(seed) => {
                 let swarm = cluster::Swarm::new(*seed, self.nodes, self.span);
-                cluster::run(cluster::Swarm { rules, keeps_identity, ..swarm }, self.trace)
+                let storage = if is_model { Storage::Model } else { swarm.storage };
+                cluster::run(cluster::Swarm { rules, keeps_identity, storage, ..swarm }, self.trace)
             }
             World::Slot(seed) => slot::run(slot::Swarm { rules, ..slot::Swarm::new(*seed, self.nodes, self.span) }),
         })
@@ -118,6 +127,9 @@ impl Arguments {
         }
         if let Some(span) = self.span {
             command += &format!(" --for {}s", span.as_secs());
+        }
+        if self.disk != "real" {
+            command += &format!(" --disk {}", self.disk);
         }
         if let Some(name) = &self.broken {
             if name != KEPT_IDENTITY {

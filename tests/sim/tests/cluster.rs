@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use sim::cluster::swarm::Faults;
-use sim::cluster::{Scenario, Swarm};
+use sim::cluster::{Scenario, Storage, Swarm};
 use sim::{Outcome, cluster, slot};
 use specter_dht::kv::{Rule, Rules};
 
@@ -101,7 +101,11 @@ fn replay(line: &str) -> Outcome {
     let options: Vec<&str> = what.split_whitespace().skip(2).collect();
     let nodes = options.iter().position(|word| *word == "nodes").and_then(|at| options.get(at + 1)?.parse().ok());
     match world {
-        "cluster" => cluster::run(Swarm::new(seed, nodes, None), false),
+        "cluster" => {
+            let swarm = Swarm::new(seed, nodes, None);
+            let storage = if options.contains(&"model") { Storage::Model } else { swarm.storage };
+            cluster::run(Swarm { storage, ..swarm }, false)
+        }
         "slot" => slot::run(slot::Swarm::new(seed, nodes, None)),
         other => panic!("{other} is no world"),
     }

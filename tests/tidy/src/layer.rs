@@ -14,7 +14,7 @@ pub const LAYERS: [&[&str]; 7] = [
 ];
 
 /// The composition root: names everything, its own parts included, and is named by nobody below.
-pub const ROOT: [&str; 7] = ["run", "serve", "dev", "store", "args", "main", "lib"];
+pub const ROOT: [&str; 8] = ["run", "serve", "dev", "store", "status", "args", "main", "lib"];
 
 /// What a module must not name although it lies lower.
 const HIDDEN: [(&str, &[&str]); 2] = [("gateway", &["node", "link"]), ("acme", &["link", "route"])];

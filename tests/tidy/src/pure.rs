@@ -5,8 +5,10 @@
 use crate::{Tree, Violation};
 
 /// Files that must carry the marker if they exist.
-const REQUIRED: [&str; 9] = [
+const REQUIRED: [&str; 11] = [
     "client-lite/src/session/mod.rs",
+    "client-lite/src/links/mod.rs",
+    "client-lite/src/links/known.rs",
     "client-lite/src/backoff.rs",
     "server/src/link/session.rs",
     "server/src/route/pick.rs",

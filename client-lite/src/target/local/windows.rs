@@ -41,3 +41,56 @@ const ERROR_PIPE_BUSY: i32 = 231;
 
 /// Windows offers no event to wait for here.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::windows::named_pipe::ServerOptions,
+    };
+
+    fn name(of: &str) -> String {
+        format!(r"\\.\pipe\client-lite-{}-{of}", std::process::id())
+    }
+
+    #[tokio::test]
+    async fn a_pipe_carries_bytes_both_ways_to_its_end() {
+        let name = name("echo");
+        let mut server = ServerOptions::new().first_pipe_instance(true).create(&name).expect("pipe");
+        let serve = async {
+            server.connect().await.expect("client");
+            let mut bytes = [0; 5];
+            server.read_exact(&mut bytes).await.expect("bytes");
+            server.write_all(&bytes).await.expect("answer");
+        };
+        let ask = async {
+            let mut pipe = connect_pipe(&name).await.expect("pipe");
+            pipe.write_all(b"hello").await.expect("write");
+            let mut bytes = [0; 5];
+            pipe.read_exact(&mut bytes).await.expect("read");
+            bytes
+        };
+        let (bytes, ()) = tokio::join!(ask, serve);
+        assert_eq!(&bytes, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_pipe_whose_instances_are_all_taken_is_waited_for() {
+        let name = name("busy");
+        let first = ServerOptions::new().first_pipe_instance(true).create(&name).expect("pipe");
+        let taken = connect_pipe(&name).await.expect("first");
+        let mut second = std::pin::pin!(connect_pipe(&name));
+        // Long enough for a try that fails, and no more is claimed.
+        tokio::time::timeout(BUSY_PAUSE, &mut second).await.expect_err("no instance is free");
+        let _free = ServerOptions::new().create(&name).expect("another instance");
+        second.await.expect("second");
+        drop((first, taken));
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_nobody_serves_fails_at_once() {
+        let error = connect_pipe(&name("nobody")).await.expect_err("no such pipe");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

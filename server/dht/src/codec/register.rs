@@ -1,8 +1,8 @@
 //! Bounds of registers and of log records.
 
 use super::{Bounded, check_key, check_seq, ensure};
-use crate::kv::register::Remembered;
-use crate::kv::{Answer, Entry, Meta, Register};
+use crate::kv::register::{Outcome, Remembered};
+use crate::kv::{Entry, Meta, Register};
 
 impl Bounded for Register {
     fn check(&self) -> Result<(), &'static str> {
@@ -16,16 +16,15 @@ impl Bounded for Register {
 
 impl Bounded for Remembered {
     fn check(&self) -> Result<(), &'static str> {
-        let Self { op: _, answer } = self;
-        match answer {
-            Answer::Granted(token) => check_seq(*token),
-            Answer::Value(_) | Answer::Children(_) => Err("a register remembers what was read, which it never does"),
-            Answer::Done
-            | Answer::Found(_)
-            | Answer::Conflict
-            | Answer::Held
-            | Answer::Expired
-            | Answer::StaleFence => Ok(()),
+        let Self { op: _, outcome } = self;
+        match outcome {
+            Outcome::Granted(token) => check_seq(*token),
+            Outcome::Done
+            | Outcome::Found(_)
+            | Outcome::Conflict
+            | Outcome::Held
+            | Outcome::Expired
+            | Outcome::StaleFence => Ok(()),
         }
     }
 }

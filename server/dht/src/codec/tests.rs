@@ -15,6 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::*;
 use crate::kv::limits::*;
+use crate::kv::register::Remembered;
 use crate::kv::*;
 use crate::{NodeId, Peer, Point, ring};
 use strategy::Span;
@@ -143,14 +144,14 @@ fn a_large_register_is_refused() {
 fn a_register_remembers_no_more_than_a_leader_makes_it() {
     let mut register = Register::EMPTY;
     for client in 0..100 {
-        register.remember(OpId { client, number: 1 }, Answer::Done);
+        register.remember(OpId { client, number: 1 }, &Answer::Done);
     }
     let mut beyond = register.clone();
-    beyond.recent.push(register.recent[0].clone());
+    beyond.recent.push(register.recent[0]);
     assert_bound(&register, &beyond);
-    let mut read = Register::EMPTY;
-    read.remember(OpId { client: 1, number: 1 }, Answer::Children(Vec::new()));
-    assert_bound(&Register::EMPTY, &read);
+    let remembered = |answer| postcard::to_allocvec(&(OpId { client: 1, number: 1 }, answer)).unwrap();
+    assert!(postcard::from_bytes::<Remembered>(&remembered(Answer::Granted(1))).is_ok());
+    assert!(postcard::from_bytes::<Remembered>(&remembered(Answer::Children(Vec::new()))).is_err());
 }
 
 #[test]

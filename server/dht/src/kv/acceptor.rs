@@ -1,5 +1,7 @@
 //! What a member answers to candidates and leaders (rules A1 to A8).
 
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +35,17 @@ impl Acceptor {
         self.durable.config.contains(self.me)
     }
 
+    /// Whether nobody else has a say in the newest configuration it knows, so that nobody else can lead.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.durable.config.audience() == BTreeSet::from([self.me])
+    }
+
     /// Whether the newest configuration it knows omits the node, which does not know whether that one is chosen.
     pub(crate) fn is_unsure(&self) -> bool {
         !self.durable.chosen && !self.is_member()
     }
 
-    fn append(&mut self, entry: Entry, outbox: &mut Outbox) {
+    pub(crate) fn append(&mut self, entry: Entry, outbox: &mut Outbox) {
         self.durable.apply(&entry);
         outbox.append(entry);
     }
@@ -176,13 +183,11 @@ impl Acceptor {
         if since.is_none() || self.durable.tenure != since {
             return;
         }
-        match self.durable.registers.get(&key) {
-            Some((held, _)) if *held > version => return,
+        match self.durable.accept(&key, version, &register) {
+            Ordering::Less => return,
             // A copy: the answer may have been lost.
-            Some((held, _)) if *held == version => {}
-            None if version <= self.durable.mark => return,
-            None if self.durable.lost.get(&key).is_some_and(|lost| version < *lost) => return,
-            Some(_) | None => self.append(Entry::Accept { key: key.clone(), version, register }, outbox),
+            Ordering::Equal => {}
+            Ordering::Greater => outbox.append(Entry::Accept { key: key.clone(), version, register }),
         }
         outbox.send_after(outbox.position(), from, Message::Accepted { ballot, key, version });
     }

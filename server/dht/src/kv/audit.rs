@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::kv::leader::{Context, Leader, Task};
+use crate::kv::leader::{Context, Leader};
 use crate::kv::limits::KEYS_MAX;
+use crate::kv::writing::Task;
 use crate::kv::{Digest, Key, Message};
 use crate::{Instant, NodeId, Version};
 

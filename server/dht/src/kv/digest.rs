@@ -22,6 +22,12 @@ impl Digest {
         self.hash ^= hash(key, version);
     }
 
+    /// The value of a key is another one from now on.
+    pub(crate) fn replace(&mut self, key: &Key, old: Version, new: Version) {
+        let seed = xxh3_64(key);
+        self.hash ^= seeded(old, seed) ^ seeded(new, seed);
+    }
+
     pub(crate) fn remove(&mut self, key: &Key, version: Version) {
         self.keys = self.keys.wrapping_sub(1);
         self.hash ^= hash(key, version);
@@ -30,12 +36,16 @@ impl Digest {
 
 /// The same on every machine and in every release: nodes compare it.
 fn hash(key: &Key, version: Version) -> u64 {
+    seeded(version, xxh3_64(key))
+}
+
+fn seeded(version: Version, seed: u64) -> u64 {
     let Version { ballot, seq } = version;
     let mut bytes = [0; 28];
     bytes[..4].copy_from_slice(&ballot.counter.to_le_bytes());
     bytes[4..20].copy_from_slice(&ballot.node.0.to_le_bytes());
     bytes[20..].copy_from_slice(&seq.to_le_bytes());
-    xxh3_64_with_seed(&bytes, xxh3_64(key))
+    xxh3_64_with_seed(&bytes, seed)
 }
 
 #[cfg(test)]
@@ -57,7 +67,8 @@ mod tests {
     fn a_digest_does_not_depend_on_the_order_and_forgets_what_is_taken_out() {
         let mut some = digest(&[("a", 1), ("b", 2), ("c", 3)]);
         assert_eq!(some, digest(&[("c", 3), ("a", 1), ("b", 2)]));
-        some.remove(&b"b".to_vec(), version(2));
+        some.replace(&b"b".to_vec(), version(2), version(4));
+        some.remove(&b"b".to_vec(), version(4));
         assert_eq!(some, digest(&[("a", 1), ("c", 3)]));
     }
 

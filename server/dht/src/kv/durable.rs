@@ -1,6 +1,7 @@
 //! What a member must find again after a crash: a fold over the entries of its log.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -138,8 +139,7 @@ impl Durable {
         match entry {
             Entry::Promise(ballot) => self.promise = self.promise.max(*ballot),
             Entry::Accept { key, version, register } => {
-                let known = self.registers.insert(key.clone(), (*version, Arc::clone(register)));
-                if let Some((known, _)) = known {
+                if let Some((known, _)) = self.registers.insert(key.clone(), (*version, Arc::clone(register))) {
                     self.digest.remove(key, known);
                 }
                 self.digest.add(key, *version);
@@ -165,6 +165,25 @@ impl Durable {
                 if self.rules.keeps(Rule::PurgeMark) {
                     self.mark = self.mark.max(*version);
                 }
+            }
+        }
+    }
+
+    /// A3: takes a value in as [`Self::apply`] does, but only a newer one than is held or was. Says how it stands to that.
+    pub(crate) fn accept(&mut self, key: &Key, version: Version, register: &Arc<Register>) -> Ordering {
+        match self.registers.get_mut(key) {
+            Some(held) if held.0 < version => {
+                self.digest.replace(key, held.0, version);
+                *held = (version, Arc::clone(register));
+                self.seq = self.seq.max(version.seq);
+                Ordering::Greater
+            }
+            Some((held, _)) => version.cmp(held),
+            None if version <= self.mark => Ordering::Less,
+            None if self.lost.get(key).is_some_and(|lost| version < *lost) => Ordering::Less,
+            None => {
+                self.apply(&Entry::Accept { key: key.clone(), version, register: Arc::clone(register) });
+                Ordering::Greater
             }
         }
     }

@@ -64,16 +64,20 @@ impl Keys {
         self.table.get(key)
     }
 
-    /// Takes in what is settled about a key now.
-    pub(crate) fn put(&mut self, key: &Key, held: Held) {
-        if let Some(known) = self.table.get_mut(key) {
+    /// Takes in what is settled about a key now, which may follow from what was before.
+    pub(crate) fn settle(&mut self, key: &Key, held: impl FnOnce(Option<&Held>) -> Held) {
+        let held = if let Some(known) = self.table.get_mut(key) {
+            let held = held(Some(known));
             let known = std::mem::replace(known, held.clone());
-            self.digest.remove(key, known.version);
+            self.digest.replace(key, known.version, held.version);
             self.leave_indices(key, &known);
+            held
         } else {
+            let held = held(None);
             self.table.insert(key.clone(), held.clone());
-        }
-        self.digest.add(key, held.version);
+            self.digest.add(key, held.version);
+            held
+        };
         self.enter_indices(key, &held);
     }
 
@@ -90,7 +94,7 @@ impl Keys {
     fn change(&mut self, key: &Key, change: impl FnOnce(&mut Held)) {
         if let Some(mut held) = self.table.get(key).cloned() {
             change(&mut held);
-            self.put(key, held);
+            self.settle(key, |_| held);
         }
     }
 
@@ -290,7 +294,7 @@ mod tests {
                     let confirmed = random.chance(800);
                     let register = Arc::new(register);
                     let held = Held { version: version(seq), register, confirmed, holders, touched: now, lease_until };
-                    keys.put(&key, held);
+                    keys.settle(&key, |_| held);
                 }
                 50..90 => {
                     let held = keys.get(&key).map_or(0, |held| held.version.seq);

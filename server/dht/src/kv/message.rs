@@ -280,6 +280,9 @@ pub enum Input {
     ReadOnly(bool),
     /// The node is about to go: if it leads, a member that holds everything is asked to lead instead.
     HandOver,
+    /// An operator says that the other members are gone for good: this node is to go on without them, if it is a member
+    /// and nobody leads. What only they had is lost.
+    Force,
 }
 
 /// What a slot wants done.

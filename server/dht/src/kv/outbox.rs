@@ -1,6 +1,6 @@
 //! Holds every output back until what it rests on is on the disk (rule A1).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::NodeId;
 use crate::kv::limits::BACKLOG_MAX;
@@ -54,9 +54,8 @@ pub(crate) struct Outbox {
     rules: Rules,
     appended: u64,
     persisted: u64,
-    /// Messages that wait for the log, by the position they wait for; the second number keeps their order.
-    held: BTreeMap<(u64, u64), (NodeId, Message)>,
-    held_count: u64,
+    /// Messages that wait for the log, in order of the positions they wait for.
+    held: VecDeque<(u64, NodeId, Message)>,
     /// The entries that are not on the disk, by position and size.
     unsynced: VecDeque<(u64, usize)>,
     /// The size of those and of the messages that wait.
@@ -73,8 +72,7 @@ impl Outbox {
             rules,
             appended: entries,
             persisted: entries,
-            held: BTreeMap::new(),
-            held_count: 0,
+            held: VecDeque::new(),
             unsynced: VecDeque::new(),
             backlog: 0,
             ready: VecDeque::new(),
@@ -94,8 +92,9 @@ impl Outbox {
 
     pub(crate) fn append(&mut self, entry: Entry) {
         self.appended += 1;
-        self.unsynced.push_back((self.appended, entry.size()));
-        self.backlog += entry.size();
+        let size = entry.size();
+        self.unsynced.push_back((self.appended, size));
+        self.backlog += size;
         self.ready.push_back(Output::Append { position: self.appended, entry });
     }
 
@@ -104,9 +103,9 @@ impl Outbox {
         if position <= self.persisted || !self.rules.keeps(Rule::PersistBeforeReply) {
             self.send(to, message);
         } else {
-            self.held_count += 1;
             self.backlog += message.size();
-            self.held.insert((position, self.held_count), (to, message));
+            let index = self.held.partition_point(|(other, ..)| *other <= position);
+            self.held.insert(index, (position, to, message));
         }
     }
 
@@ -128,11 +127,7 @@ impl Outbox {
         while let Some((_, size)) = self.unsynced.pop_front_if(|(position, _)| *position <= self.persisted) {
             self.backlog -= size;
         }
-        while let Some(entry) = self.held.first_entry() {
-            if entry.key().0 > self.persisted {
-                break;
-            }
-            let (to, message) = entry.remove();
+        while let Some((_, to, message)) = self.held.pop_front_if(|(position, ..)| *position <= self.persisted) {
             self.backlog -= message.size();
             self.send(to, message);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::kv::leader::{Context, Leader};
 use crate::kv::register::Operation;
 use crate::kv::roster::{Nodes, Roster};
-use crate::kv::{Key, Message, Register, Request, RequestId, Rule};
+use crate::kv::{Key, Message, Register, RequestId, Rule};
 use crate::{NodeId, Version};
 
 /// Reads that wait, and who confirmed up to which round.
@@ -48,8 +48,7 @@ impl Reads {
 }
 
 impl Leader {
-    pub(crate) fn read(&mut self, context: &mut Context<'_>, id: RequestId, request: Request) {
-        let Request { key, operation, .. } = request;
+    pub(crate) fn read(&mut self, context: &mut Context<'_>, id: RequestId, key: Key, operation: Operation) {
         if !context.rules.keeps(Rule::ConfirmReads) {
             return self.answer(context, &Read { id, key, operation, round: 0 });
         }

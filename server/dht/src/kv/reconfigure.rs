@@ -75,9 +75,7 @@ impl Leader {
         for node in audience {
             context.outbox.send(node, Message::Learn { config: self.config.clone() });
         }
-        for key in self.flights.values().cloned().collect::<Vec<_>>() {
-            self.settle(context, &key);
-        }
+        self.settle_all(context);
     }
 
     /// Goes on with whatever waited for something else to end.

@@ -129,27 +129,58 @@ pub enum Answer {
     StaleFence,
 }
 
-impl Answer {
-    fn size(&self) -> usize {
-        match self {
-            Self::Value(value) => value.as_ref().map_or(0, Vec::len),
-            Self::Children(children) => children.iter().map(|child| child.len() + 2).sum(),
-            Self::Done
-            | Self::Found(_)
-            | Self::Granted(_)
-            | Self::Conflict
-            | Self::Held
-            | Self::Expired
-            | Self::StaleFence => 8,
+/// What a write came to: the [`Answer`]s that a register remembers, and on the wire no different from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "Answer", try_from = "Answer")]
+pub(crate) enum Outcome {
+    Done,
+    Found(bool),
+    Granted(u64),
+    Conflict,
+    Held,
+    Expired,
+    StaleFence,
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::Done,
+            Outcome::Found(found) => Self::Found(found),
+            Outcome::Granted(token) => Self::Granted(token),
+            Outcome::Conflict => Self::Conflict,
+            Outcome::Held => Self::Held,
+            Outcome::Expired => Self::Expired,
+            Outcome::StaleFence => Self::StaleFence,
         }
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+impl TryFrom<Answer> for Outcome {
+    type Error = &'static str;
+
+    fn try_from(answer: Answer) -> Result<Self, Self::Error> {
+        match answer {
+            Answer::Done => Ok(Self::Done),
+            Answer::Found(found) => Ok(Self::Found(found)),
+            Answer::Granted(token) => Ok(Self::Granted(token)),
+            Answer::Conflict => Ok(Self::Conflict),
+            Answer::Held => Ok(Self::Held),
+            Answer::Expired => Ok(Self::Expired),
+            Answer::StaleFence => Ok(Self::StaleFence),
+            Answer::Value(_) | Answer::Children(_) => Err("a register remembers what was read, which it never does"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Remembered {
     pub(crate) op: OpId,
-    pub(crate) answer: Answer,
+    pub(crate) outcome: Outcome,
 }
+
+/// About how many bytes that takes in a message.
+const REMEMBERED_SIZE: usize = 28;
 
 /// What a register knows about an operation that it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -203,8 +234,7 @@ impl Register {
         let set: usize = self.set.iter().map(|child| child.len() + 2).sum();
         let lease = self.lease.as_ref().map_or(0, |lease| lease.owner.len() + 32);
         let fences: usize = self.fences.keys().map(|key| key.len() + 8).sum();
-        let recent: usize = self.recent.iter().map(|known| 20 + known.answer.size()).sum();
-        16 + value + set + lease + fences + recent
+        16 + value + set + lease + fences + self.recent.len() * REMEMBERED_SIZE
     }
 
     /// Whether it keeps to the limits.
@@ -223,18 +253,20 @@ impl Register {
 
     pub(crate) fn recall(&self, op: OpId) -> Recollection {
         match self.recent.iter().find(|known| known.op.client == op.client) {
-            Some(known) if known.op == op => Recollection::Done(known.answer.clone()),
+            Some(known) if known.op == op => Recollection::Done(known.outcome.into()),
             Some(known) if known.op.number > op.number => Recollection::Superseded,
             Some(_) | None => Recollection::New,
         }
     }
 
-    pub(crate) fn remember(&mut self, op: OpId, answer: Answer) {
+    pub(crate) fn remember(&mut self, op: OpId, answer: &Answer) {
+        // An answer that tells what was read is no answer to a write.
+        let Ok(outcome) = Outcome::try_from(answer.clone()) else { return };
         self.recent.retain(|known| known.op.client != op.client);
-        self.recent.push(Remembered { op, answer });
-        if self.recent.len() > REMEMBERED_MAX {
+        if self.recent.len() >= REMEMBERED_MAX {
             self.recent.remove(0);
         }
+        self.recent.push(Remembered { op, outcome });
     }
 
     /// Takes a lease away whose time is over, if it is still this one.
@@ -259,6 +291,26 @@ impl Register {
             | Operation::Renew { .. }
             | Operation::Release { .. } => None,
         }
+    }
+
+    /// A copy to do an operation on: without what the operation replaces whatever it is.
+    pub(crate) fn copy_for(&self, operation: &Operation) -> Self {
+        let value = match operation {
+            Operation::Put { fence: None, .. } => None,
+            Operation::Get
+            | Operation::Put { fence: Some(_), .. }
+            | Operation::Delete
+            | Operation::CompareAndSwap { .. }
+            | Operation::Append(_)
+            | Operation::Remove(_)
+            | Operation::Contains(_)
+            | Operation::List
+            | Operation::Acquire { .. }
+            | Operation::Renew { .. }
+            | Operation::Release { .. } => self.value.clone(),
+        };
+        let (set, lease, fences) = (self.set.clone(), self.lease.clone(), self.fences.clone());
+        Self { value, set, lease, fences, recent: self.recent.clone() }
     }
 
     /// Does an operation. `seq` is the place of this write among all writes of the slot: a lease granted by it carries it

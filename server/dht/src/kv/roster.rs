@@ -31,7 +31,12 @@ impl Nodes {
 
     /// The places of those that are in it.
     pub(crate) fn seats(self) -> impl Iterator<Item = u32> {
-        (0..u32::BITS).filter(move |seat| self.contains(*seat))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let seat = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            (seat < u32::BITS).then_some(seat)
+        })
     }
 }
 

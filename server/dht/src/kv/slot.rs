@@ -1,6 +1,5 @@
 //! One node's part in one slot: takes inputs in, hands outputs out.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::kv::acceptor::Acceptor;
@@ -103,9 +102,9 @@ impl Slot {
             may_change: true,
             refused: 0,
         };
-        // Alone there is nobody to wait for: a former leader would be this node.
-        if slot.acceptor.durable.config.audience() != BTreeSet::from([me]) {
-            slot.postpone_election(now);
+        slot.postpone_election(now);
+        if slot.acceptor.is_alone() {
+            slot.election_at = now;
         }
         slot
     }
@@ -129,6 +128,7 @@ impl Slot {
                 self.reconsider(now);
             }
             Input::ReadOnly(full) => self.acceptor.full = full,
+            Input::Force => self.force(now),
             Input::HandOver => self.lead_on(now, |leader, _| leader.goes = true),
         }
         while let Some(message) = self.outbox.next_to_self() {
@@ -301,7 +301,7 @@ impl Slot {
                 self.nacked(now, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
-                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, &key, version));
+                self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, key, version));
             }
             Message::Behind { ballot, key } => {
                 self.lead_in(now, ballot, |leader, context| leader.behind(context, from, &key));

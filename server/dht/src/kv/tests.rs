@@ -92,6 +92,15 @@ impl Lone {
 }
 
 #[test]
+fn a_lone_member_leads_without_a_wait() {
+    let mut node = Lone::founded();
+    node.input(Input::Timeout);
+    assert_eq!(node.slot.leads(), None, "its promise is not on the disk yet");
+    node.persist();
+    assert!(node.slot.leads().is_some());
+}
+
+#[test]
 fn a_write_is_answered_only_after_it_is_persisted() {
     let mut node = Lone::founded();
     node.elect();
@@ -212,7 +221,7 @@ fn a_member_that_comes_back_starts_empty() {
 #[test]
 fn an_operation_sent_again_is_remembered_and_a_late_copy_is_told_apart() {
     let mut register = Register::EMPTY;
-    register.remember(op(1, 5), Answer::Conflict);
+    register.remember(op(1, 5), &Answer::Conflict);
     assert_eq!(register.recall(op(1, 5)), Recollection::Done(Answer::Conflict));
     assert_eq!(register.recall(op(1, 4)), Recollection::Superseded);
     assert_eq!(register.recall(op(1, 6)), Recollection::New);
@@ -223,7 +232,7 @@ fn an_operation_sent_again_is_remembered_and_a_late_copy_is_told_apart() {
 fn the_memory_of_a_register_is_bounded() {
     let mut register = Register::EMPTY;
     for client in 0..1000 {
-        register.remember(op(client, 1), Answer::Done);
+        register.remember(op(client, 1), &Answer::Done);
     }
     assert_eq!(register.recall(op(0, 1)), Recollection::New);
     assert_eq!(register.recall(op(999, 1)), Recollection::Done(Answer::Done));
@@ -294,4 +303,40 @@ fn a_lease_ends_when_its_time_is_over() {
     assert!(matches!(answers[0], Ok(Answer::Granted(_))), "{answers:?}");
     assert_eq!(answers[1], Ok(Answer::Held));
     assert!(matches!(answers[2], Ok(Answer::Granted(_))), "{answers:?}");
+}
+
+#[test]
+#[ignore = "a lone leader is still told that its disk is full where this test looks: to be understood (issue 5)"]
+fn a_renewal_that_a_full_disk_held_up_begins_the_time_of_its_lease_anew() {
+    let mut node = Lone::founded();
+    node.elect();
+    node.ask(1, acquire("a", 1));
+    node.persist();
+    let Some((_, Ok(Answer::Granted(token)))) = node.replies.pop() else { panic!("the lease is free") };
+    let begun = node.now;
+    let run = |node: &mut Lone, millis| {
+        while node.now.since(begun) < Duration::from_millis(millis) {
+            node.now = node.input(Input::Timeout).max(node.now);
+            node.input(Input::Timeout);
+        }
+    };
+    run(&mut node, 500);
+    node.ask(2, Operation::Renew { token });
+    node.input(Input::ReadOnly(true));
+    // A write that finds no room tells the leader.
+    let other = Request { key: b"j".to_vec(), op: op(2, 1), operation: put(b"v") };
+    node.input(Input::Request { id: RequestId(9), request: other });
+    run(&mut node, 800);
+    let told = node.replies.iter().find(|(id, _)| *id == RequestId(2)).cloned();
+    assert!(told.is_some_and(|(_, reply)| reply.is_err()), "nobody waits for it any more: {:?}", node.replies);
+    node.replies.clear();
+    node.input(Input::ReadOnly(false));
+    node.persist();
+    run(&mut node, 1300);
+    node.persist();
+    node.ask(2, Operation::Renew { token });
+    node.ask(3, acquire("b", 1));
+    node.persist();
+    let answer = |id| node.replies.iter().rfind(|(of, _)| *of == RequestId(id)).map(|(_, reply)| reply.clone());
+    assert_eq!((answer(2), answer(3)), (Some(Ok(Answer::Done)), Some(Ok(Answer::Held))));
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::Version;
 use crate::kv::Key;
-use crate::kv::leader::{Context, Leader, Task};
+use crate::kv::leader::{Context, Leader};
+use crate::kv::writing::Task;
 
 /// What is on its way for no client's sake.
 #[derive(Clone, Debug, Default, Hash)]

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::kv::keys::Held;
-use crate::kv::leader::{Context, Leader, Task};
+use crate::kv::leader::{Context, Leader};
+use crate::kv::writing::Task;
 use crate::kv::{Key, Message, Rule};
 use crate::{Instant, Version};
 
@@ -33,10 +34,8 @@ impl Leader {
     /// G1: what is on its way goes again to whoever has not answered, and what is settled to whoever lacks it.
     fn send_again(&mut self, context: &mut Context<'_>) {
         self.propose_again(context);
-        for key in self.flights.values() {
-            if let Some(flight) = self.work.get(key).and_then(|work| work.flight.as_ref()) {
-                self.send_flight(context, key, flight);
-            }
+        for (key, flight) in self.flying() {
+            self.send_flight(context, key, flight);
         }
         self.transfer.start_over(Version { ballot: self.ballot, seq: self.seq });
         self.send_lacking(context);
@@ -58,7 +57,7 @@ impl Leader {
         if !self.config.is_stable() || (strict && !self.keys.all_fresh()) {
             return;
         }
-        let flying = self.flights.keys().next().map(|seq| Version { ballot: self.ballot, seq: *seq });
+        let flying = self.flights.first().map(|seq| Version { ballot: self.ballot, seq: *seq });
         let oldest = flying.into_iter().chain(self.keys.oldest_lacked()).min();
         let everywhere = |held: &Held| {
             let members = self.roster.all();

@@ -56,8 +56,10 @@ impl Node {
         let Some(terms) = self.terms else { return };
         for (slot, config) in untold {
             // Those that should keep it know better when its members have changed again and again.
-            let owners = self.ring.owners(terms.point_of(slot), usize::from(terms.replicas));
-            let owners = owners.into_iter().flatten().map(|peer| peer.id);
+            let owners = self.ring.owners(terms.point_of(slot), self.settings.ring.successors);
+            // The first may be this node itself, or others that go too.
+            let staying = owners.into_iter().flatten().filter(|peer| peer.id != self.me && !peer.leaving);
+            let owners = staying.take(usize::from(terms.replicas)).map(|peer| peer.id);
             let mut hearers: BTreeSet<NodeId> = config.nodes().into_iter().chain(owners).collect();
             hearers.remove(&self.me);
             for node in hearers {

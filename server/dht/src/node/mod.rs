@@ -3,6 +3,7 @@
 //! - `placing`: who should keep the slots that this node leads; `leaving`: how it goes without being missed.
 //! - `asking`: how a request of this node's user finds the leader of its slot, and is tried again.
 //! - `serving`: how requests of other nodes are answered.
+//! - `picture`: what it can tell people of its slots.
 //! - `packing`: how everything for one machine goes into one packet.
 //!
 //! ```text
@@ -12,10 +13,12 @@
 mod asking;
 mod leaving;
 mod packing;
+mod picture;
 mod placing;
 mod serving;
 mod settings;
 
+pub use picture::Picture;
 pub use settings::Settings;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -149,6 +152,13 @@ impl Node {
             Input::Persisted { upto } => self.persisted(now, upto),
             Input::Unreachable { node } => self.ring.unreachable(now, node),
             Input::Leave => self.leave(now),
+            Input::Seeds(seeds) => self.ring.set_seeds(now, seeds),
+            Input::Force => {
+                for slot in self.stranded(now) {
+                    self.slot_input(now, slot, kv::Input::Force);
+                    self.outputs.push_back(Output::Event(Event::Forced { slot }));
+                }
+            }
             Input::ReadOnly(full) => {
                 for slot in self.slots.keys().copied().collect::<Vec<_>>() {
                     self.slot_input(now, slot, kv::Input::ReadOnly(full));
@@ -176,6 +186,14 @@ impl Node {
     /// Its part in each slot that it keeps, kept, or was asked about.
     pub const fn slots(&self) -> &BTreeMap<SlotId, Slot> {
         &self.slots
+    }
+
+    /// The slots that nobody leads, of those that this node could go on with alone ([`Input::Force`]): when machines are
+    /// gone for good, and for some seconds whenever a leader is.
+    pub fn stranded(&self, now: Instant) -> Vec<SlotId> {
+        let alone = |slot: &Slot| slot.state().config.nodes().len() == 1;
+        let stranded = self.slots.iter().filter(|(_, slot)| slot.may_be_forced(now) && !alone(slot));
+        stranded.map(|(id, _)| *id).collect()
     }
 
     /// What it refused since it started.

@@ -50,6 +50,11 @@ impl Entry {
         self.again
     }
 
+    /// There is somebody new to ask: the next attempt begins at once.
+    pub(super) const fn hurry(&mut self, now: Instant) {
+        self.again = now;
+    }
+
     /// How long to wait for the next attempt: longer each time, and not as long as others wait.
     fn pause(&self, random: &mut Random) -> Duration {
         let (least, most) = ENTRY_PAUSE;
@@ -200,9 +205,10 @@ impl Ring {
     /// The search for a seat's place has ended. With the last one this node is a member, or tries again later.
     pub(super) fn entered(&mut self, now: Instant, seat: usize, machines: Option<Vec<Peer>>) {
         let own = self.me.id;
-        let others =
-            |list: Vec<Peer>| list.into_iter().filter(|peer| peer.id != own && !peer.leaving).collect::<Vec<_>>();
-        let list = machines.map(others).filter(|list| !list.is_empty());
+        let mut others = machines.unwrap_or_default();
+        others.retain(|peer| peer.id != own);
+        // When all members are about to go, whoever joins begins what comes after them: they wait for somebody to take over.
+        let list = (!others.is_empty()).then(|| others.into_iter().filter(|peer| !peer.leaving).collect::<Vec<_>>());
         let Some(entry) = &mut self.entry else { return };
         let Some(list) = list else {
             entry.again = entry.again.min(now + entry.pause(&mut self.random));

@@ -78,6 +78,11 @@ impl Machines {
         self.rows.len() >= self.bound
     }
 
+    /// All of them, in the order of their names.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Machine> {
+        self.rows.values()
+    }
+
     /// The machines of the book.
     pub(crate) fn book(&self) -> impl Iterator<Item = &Machine> {
         self.rows.values().filter(|machine| machine.kept)
@@ -217,9 +222,14 @@ impl Machine {
         self.doubt.is_some()
     }
 
+    /// Whether nothing speaks against it.
+    pub(crate) const fn is_trusted(&self) -> bool {
+        self.doubt.is_none() && !self.peer.leaving
+    }
+
     /// Whether it spoke as a member of the ring at that time or later, and nothing speaks against it.
     pub(crate) fn is_fresh(&self, since: Instant) -> bool {
-        self.doubt.is_none() && !self.peer.leaving && self.alive.is_some_and(|alive| alive >= since)
+        self.is_trusted() && self.is_alive(since)
     }
 
     /// Whether it spoke as a member of the ring at that time or later.

@@ -101,8 +101,8 @@ pub struct Ring {
 
 impl Ring {
     /// A node that starts. With `create` it is a member at once, alone, and merges with whomever it finds: for the first
-    /// node of a cluster, and for one that was a member before. So it is when there is nobody to join through. Otherwise it
-    /// joins through the machines of its book and the seeds, and never gives up.
+    /// node of a cluster, and for one that was a member before. Otherwise it joins through the machines of its book and the
+    /// seeds, and never gives up.
     pub fn new(
         me: Peer,
         create: bool,
@@ -121,9 +121,8 @@ impl Ring {
                 machines.keep(now, peer, true);
             }
         }
-        let is_member = create || (seeds.is_empty() && machines.book().next().is_none());
         let mut ring = Self {
-            entry: (!is_member).then(|| Entry::new(now, seats.len())),
+            entry: (!create).then(|| Entry::new(now, seats.len())),
             me,
             seats,
             machines,
@@ -139,7 +138,7 @@ impl Ring {
             has_changed: false,
             refused: 0,
         };
-        if is_member {
+        if create {
             ring.outputs.push_back(Output::Joined);
         }
         ring
@@ -217,6 +216,18 @@ impl Ring {
         }
         if self.make_room(false) {
             self.machines.keep(now, peer, false);
+        }
+    }
+
+    /// Other machines may be found there from now on, in place of those said before.
+    pub fn set_seeds(&mut self, now: Instant, seeds: Vec<SocketAddr>) {
+        if self.seeds == seeds {
+            return;
+        }
+        self.seeds = seeds;
+        match &mut self.entry {
+            Some(entry) => entry.hurry(now),
+            None => self.probe_at = now,
         }
     }
 

@@ -63,6 +63,22 @@ impl Ring {
         all.into_iter().filter_map(|id| self.machines.peer(id))
     }
 
+    /// The other members that this node believes alive, those of its lists and those that spoke lately: not those that did
+    /// not answer when they were last asked, nor those about to go.
+    pub fn living(&self, now: Instant) -> impl Iterator<Item = &Peer> {
+        let since = self.a_round_ago(now);
+        self.machines.all().filter_map(move |machine| {
+            let is_listed = || self.seats.iter().any(|seat| seat.holds(machine.peer.id));
+            let is_living = machine.is_fresh(since) || (machine.is_trusted() && is_listed());
+            is_living.then_some(&machine.peer)
+        })
+    }
+
+    /// All other machines of the peer book, in the order of their names.
+    pub fn known(&self) -> impl Iterator<Item = &Peer> {
+        self.machines.book().map(|machine| &machine.peer)
+    }
+
     /// What each virtual node holds for true.
     pub fn views(&self) -> Vec<View> {
         let view = |seat: usize| View {

@@ -44,10 +44,18 @@ impl Member {
         let acceptor = Acceptor::new(tasks.clone(), move |accepted| match accepted {
             Accepted::Link(connection, _place) => drop(connection),
             Accepted::Node(connection) => readers.accepted(connection),
+            Accepted::Relay(connection) => drop(connection),
         });
         tasks.spawn(acceptor.accept(endpoint));
         let cluster = credentials.cluster_id.0;
-        let opening = Opening { data_dir: folder.path(), cluster, address, seeds, tuning: Tuning::hasty() };
+        let opening = Opening {
+            data_dir: folder.path(),
+            cluster,
+            address,
+            founds: seeds.is_empty(),
+            seeds,
+            tuning: Tuning::hasty(),
+        };
         let node = Node::open(opening, peers, arrivals, &tasks).unwrap();
         Self { node, address, tasks, folder }
     }
@@ -139,6 +147,29 @@ async fn a_node_that_leaves_takes_nothing_along() {
     see_all(&third).await;
     second.stop().await;
     third.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_tells_which_others_live() {
+    let [first, second, third] = three();
+    let told = |member: &Member, of: &[&Member]| {
+        let mut expected: Vec<_> = of.iter().map(|other| (other.node.id(), other.address)).collect();
+        expected.sort_unstable();
+        let neighbours = member.node.neighbours();
+        let known: Vec<_> = neighbours.borrow().iter().map(|known| (known.node, known.address.into())).collect();
+        known == expected
+    };
+    directory::until("everybody to know everybody", || {
+        told(&first, &[&second, &third]) && told(&second, &[&first, &third]) && told(&third, &[&first, &second])
+    })
+    .await;
+    // One that is about to go is no longer told of, though it lives; one that died is not either.
+    second.node.leave(LONG).await;
+    directory::until("the second to be told of no more", || told(&first, &[&third]) && told(&third, &[&first])).await;
+    second.stop().await;
+    third.stop().await;
+    directory::until("the third to be told of no more", || told(&first, &[])).await;
+    first.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,6 +66,7 @@ impl Line {
                     Err(failure)
                 }
             };
+            self.queue.note_rtt(None);
             match outcome {
                 Ok(()) => {}
                 // A stateless reset: the node was started anew and answers already. It is dialed for the next packet.
@@ -103,7 +104,10 @@ impl Line {
         let mut packet = first;
         loop {
             match send(connection, packet).await {
-                Ok(true) => self.peers.counts.sent.add(1),
+                Ok(true) => {
+                    self.peers.counts.sent.add(1);
+                    self.queue.note_rtt(Some(connection.rtt()));
+                }
                 Ok(false) => self.peers.counts.unsent.add(1),
                 Err(failure) => {
                     self.peers.counts.unsent.add(1);

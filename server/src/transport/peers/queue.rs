@@ -4,6 +4,7 @@ use bytes::Bytes;
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -24,6 +25,8 @@ pub(super) struct Queue {
 struct State {
     packets: VecDeque<Bytes>,
     bytes: usize,
+    /// The round trip of its connection, as of the last packet.
+    rtt: Option<Duration>,
     /// The one who empties it does something else than wait for a packet.
     busy: bool,
     closed: bool,
@@ -62,6 +65,16 @@ impl Queue {
             }
             self.changed.notified().await;
         }
+    }
+
+    /// Notes how long a round trip takes, or that there is no connection.
+    pub(super) fn note_rtt(&self, rtt: Option<Duration>) {
+        self.lock().rtt = rtt;
+    }
+
+    /// The round trip of its connection, if there is one.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.lock().rtt
     }
 
     /// Throws away what waits; tells how many packets that were.

@@ -1,6 +1,9 @@
 //! What a simulated disk holds: names and contents, each as programs see it and as far as it is durable.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use super::{SECTOR_BYTES, snapshot::Rows};
 use crate::disk::folder_of;
@@ -174,13 +177,32 @@ impl Image {
         let folders = names.clone();
         names.retain(|path, _| folder_of(path).is_empty() || folders.get(folder_of(path)) == Some(&Node::Folder));
         let inodes = self.inodes.iter().map(|inode| inode.after_crash(&mut keep)).collect();
-        Self {
+        let mut image = Self {
             durable_names: names.clone(),
             names,
             renames: Vec::new(),
             inodes,
             capacity_bytes: self.capacity_bytes,
             rows: self.rows.clone(),
+        };
+        image.drop_nameless();
+        image
+    }
+
+    /// As it is, without the files that no name leads to: whoever had them open is gone.
+    pub(super) fn after_kill(&self) -> Self {
+        let mut image = self.clone();
+        image.drop_nameless();
+        image
+    }
+
+    fn drop_nameless(&mut self) {
+        let changed = self.renames.iter().map(NameChange::node);
+        let named = self.names.values().chain(self.durable_names.values()).copied().map(Some).chain(changed);
+        let named: BTreeSet<usize> =
+            named.filter_map(|node| if let Some(Node::File(inode)) = node { Some(inode) } else { None }).collect();
+        for (_, inode) in self.inodes.iter_mut().enumerate().filter(|(number, _)| !named.contains(number)) {
+            *inode = Inode::default();
         }
     }
 
@@ -246,6 +268,13 @@ impl NameChange {
     fn name(&self) -> &str {
         match self {
             Self::Set(name, _) | Self::Move(_, name, _) | Self::Unset(name) => name,
+        }
+    }
+
+    const fn node(&self) -> Option<Node> {
+        match self {
+            Self::Set(_, node) | Self::Move(_, _, node) => Some(*node),
+            Self::Unset(_) => None,
         }
     }
 

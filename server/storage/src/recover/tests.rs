@@ -50,6 +50,22 @@ fn every_start_has_a_greater_number_also_without_records() {
 }
 
 #[test]
+fn first_starts_may_be_cut_short_again_and_again() {
+    let mut disk = FaultDisk::new();
+    for number in 1..=3 {
+        disk = disk.after_crash(|| false);
+        assert_eq!(reopen(&disk).found.boot.number, number);
+        // The start was cut short before its last step.
+        disk::remove_if_there(&disk, "BOOT").unwrap();
+        disk.sync_folder("").unwrap();
+    }
+    // With a record, a missing file is a missing file.
+    let disk = closed(1);
+    disk::remove_if_there(&disk, "BOOT").unwrap();
+    assert!(matches!(error(&disk), OpenError::Missing { path: "BOOT" }));
+}
+
+#[test]
 fn a_closed_log_says_so() {
     let disk = closed(20);
     let opened = reopen(&disk);

@@ -1,3 +1,6 @@
+mod calls;
+mod damage;
+
 use super::*;
 use crate::{snapshot::checkpoint, tests::NODE};
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt};

@@ -3,12 +3,17 @@
 use std::net::SocketAddr;
 
 use specter_dht::{Input, SlotId};
+use specter_storage::fault::Fault as DiskFault;
 
 use super::machine::{Duty, Machine, Name};
 use super::nemesis::{self, Fault, Whom};
+use super::store::End;
 use super::world::{Event, World, draw_id};
 use crate::Violation;
 use crate::disk::Tail;
+
+/// How a disk fails that goes on working, or seems to.
+const DISK_FAULTS: [DiskFault; 3] = [DiskFault::Io, DiskFault::NoSpace, DiskFault::Short];
 
 impl World {
     /// Who leads a slot, as far as its nodes say; the one with the highest promise when more than one say so.
@@ -79,10 +84,21 @@ impl World {
                 self.outcome.count("crashes");
                 self.crash(name, Some(down_micros));
             }
-            Fault::Crash { midway: Some(after), .. } => machine.dies_after = Some(after),
+            Fault::Crash { midway: Some(after), .. } => {
+                if let Some(store) = &mut machine.store
+                    && store.random().chance(500)
+                {
+                    store.fail_soon(&[DiskFault::CrashBefore, DiskFault::CrashAfter]);
+                } else {
+                    machine.dies_after = Some(after);
+                }
+            }
             Fault::Broken { down_micros, .. } => {
                 self.outcome.count("disks that failed once");
-                self.crash(name, Some(down_micros));
+                match &mut machine.store {
+                    None => self.crash(name, Some(down_micros)),
+                    Some(store) => store.fail_soon(&DISK_FAULTS),
+                }
             }
             Fault::Pause { micros, .. } => {
                 self.outcome.count("pauses");
@@ -143,13 +159,13 @@ impl World {
         match fault {
             Fault::Power { down_micros } => {
                 self.outcome.count("power cuts");
-                all.into_iter().for_each(|name| self.crash(name, Some(down_micros)));
+                all.into_iter().for_each(|name| self.cut_power(name, down_micros));
             }
             Fault::CrashSlot { slot, down_micros } => {
                 self.outcome.count("crashes of all members of a slot");
                 let slot = self.slot_of_number(slot);
                 for name in self.members(slot) {
-                    self.crash(name, Some(down_micros));
+                    self.cut_power(name, down_micros);
                 }
             }
             Fault::SeedRestart { down_micros } => {
@@ -214,9 +230,26 @@ impl World {
         nodes.iter().filter_map(|node| self.names.get(node).copied()).collect()
     }
 
-    /// A machine crashes, and starts again after a while: at once when no time is given.
+    /// A machine crashes, and starts again after a while: soon when no time is given.
     pub(super) fn crash(&mut self, name: Name, down_micros: Option<u64>) {
         self.crash_down(name);
+        self.start_again(name, down_micros);
+    }
+
+    /// The power of a machine fails, and comes back after a while. It takes what was not synced from one that is down, too.
+    fn cut_power(&mut self, name: Name, down_micros: u64) {
+        let tail = Tail::draw(&mut self.random);
+        let Some(machine) = self.machines.get_mut(&name) else { return };
+        if machine.is_up() {
+            machine.stop(Duty::Down, End::PowerCut(tail), &mut self.random);
+            self.tell(|| format!("the power of {name} fails"));
+        } else if machine.boot > 0 {
+            machine.end(End::PowerCut(tail));
+        }
+        self.start_again(name, Some(down_micros));
+    }
+
+    fn start_again(&mut self, name: Name, down_micros: Option<u64>) {
         let Some(machine) = self.machines.get(&name).filter(|machine| machine.duty == Duty::Down) else { return };
         let boot = machine.boot;
         let after = down_micros.unwrap_or_else(|| self.random.between(1_000, 1_500_000));
@@ -227,7 +260,9 @@ impl World {
     pub(super) fn crash_down(&mut self, name: Name) {
         let tail = Tail::draw(&mut self.random);
         let Some(machine) = self.machines.get_mut(&name).filter(|machine| machine.is_up()) else { return };
-        machine.stop(Duty::Down, tail, &mut self.random);
+        // Where all is kept, only the process ends.
+        let end = if let Tail::Kept = tail { End::Killed } else { End::PowerCut(tail) };
+        machine.stop(Duty::Down, end, &mut self.random);
         self.tell(|| format!("{name} crashes"));
     }
 
@@ -325,6 +360,11 @@ impl World {
     pub(super) fn set_full(&mut self, name: Name, full: bool) -> Result<(), Violation> {
         if let Some(machine) = self.machines.get_mut(&name) {
             machine.full = full;
+            if let Some(store) = &mut machine.store {
+                // Its node is told when it notices.
+                store.set_full(full);
+                return Ok(());
+            }
         }
         self.input(name, Input::ReadOnly(full))
     }
@@ -354,6 +394,9 @@ impl World {
             machine.slow_micros = 0;
             machine.stalled_until = 0;
             machine.dies_after = None;
+            if let Some(store) = &machine.store {
+                store.fail_never();
+            }
             machine.paused_until = 0;
             // What it missed while it stood still is not long in coming.
             let (name, boot) = (machine.name, machine.boot);

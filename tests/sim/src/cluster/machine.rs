@@ -5,7 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use specter_dht::kv::Rules;
 use specter_dht::{ClusterId, Life, Node, NodeId, Peer, Random, Record, State, Terms};
+use specter_storage::{fault::Fault, recover::OpenError};
 
+use super::store::{End, StartError, Started, Store};
+use super::watch::difference;
+use crate::Violation;
 use crate::clock::Clock;
 use crate::cluster::Swarm;
 use crate::disk::{Disk, Tail};
@@ -51,6 +55,15 @@ pub(crate) enum Duty {
 /// The cluster of every world.
 pub(crate) const CLUSTER: ClusterId = ClusterId(0x5EC7E2);
 
+/// What a log comes to that was synced, and what may follow. A power cut can take that even from a node that is down.
+#[derive(Debug)]
+struct Tailed {
+    synced: u64,
+    held: State,
+    image: State,
+    records: Vec<Record>,
+}
+
 /// A machine, with the node that runs on it.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -67,7 +80,14 @@ pub(crate) struct Machine {
     pub(crate) seeds: Vec<SocketAddr>,
     pub(crate) seats: u8,
     pub(crate) incarnation: u64,
+    /// Which node it was when it last started.
+    last_id: Option<NodeId>,
+    /// What its log has, as far as the world can tell.
     pub(crate) disk: Disk<Record>,
+    /// What its records are really kept in.
+    pub(crate) store: Option<Store>,
+    /// What its log may have beyond what was synced, while it is down.
+    tail: Option<Tailed>,
     /// What the synced part of its log comes to by the rules its node keeps: with that it starts again.
     held: State,
     /// The same by the true rules.
@@ -90,7 +110,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(name: Name, id: NodeId, seats: u8) -> Self {
+    pub(crate) fn new(name: Name, id: NodeId, seats: u8, store: Option<Store>) -> Self {
         let rules = Rules::default();
         Self {
             name,
@@ -102,7 +122,10 @@ impl Machine {
             seeds: Vec::new(),
             seats,
             incarnation: 0,
+            last_id: None,
             disk: Disk::new(0),
+            store,
+            tail: None,
             held: State::new(id, rules),
             image: State::new(id, rules),
             clock: Clock::draw(0, &mut Random::seeded(0)),
@@ -120,6 +143,10 @@ impl Machine {
     pub(crate) fn wipe(&mut self, id: NodeId, rules: Rules) {
         self.id = id;
         self.disk = Disk::new(0);
+        (self.tail, self.last_id) = (None, None);
+        if let Some(store) = &mut self.store {
+            store.replace(id);
+        }
         self.held = State::new(id, rules);
         self.image = State::new(id, Rules::default());
     }
@@ -144,10 +171,24 @@ impl Machine {
         }
     }
 
-    /// Starts the node on what its disk holds; its clock begins anywhere.
-    pub(crate) fn start(&mut self, swarm: &Swarm, random: &mut Random, time: u64) {
+    /// Starts the node on what its disk holds; its clock begins anywhere. Tells whether the disk let it.
+    pub(crate) fn start(&mut self, swarm: &Swarm, random: &mut Random, time: u64) -> Result<bool, Violation> {
         self.boot += 1;
-        self.incarnation += 1;
+        let state = match self.store.as_mut().map(|store| store.start(self.id, swarm.rules)) {
+            None => {
+                self.incarnation += 1;
+                self.held.clone()
+            }
+            Some(Ok(started)) => self.started(started)?,
+            Some(Err(StartError::Open(OpenError::Disk { .. } | OpenError::Full(_)) | StartError::Snapshot(_))) => {
+                self.duty = Duty::Down;
+                self.end(End::Killed);
+                return Ok(false);
+            }
+            Some(Err(error)) => {
+                return Err(Violation::Log(format!("{} does not start any more: {error}", self.name)));
+            }
+        };
         self.duty = Duty::Up;
         self.sound_since = time;
         self.clock = Clock::draw(swarm.skew_ppm, random);
@@ -156,26 +197,118 @@ impl Machine {
             cluster: CLUSTER,
             create: self.creates,
             seeds: self.seeds.clone(),
-            state: self.held.clone(),
+            state,
             position: self.disk.position(),
         };
         let own = Random::seeded(random.next_u64());
         self.node = Some(Node::new(life, swarm.settings.clone(), swarm.rules, own, self.clock.local(time)));
+        Ok(true)
+    }
+
+    /// Checks what the storage code found against what its disk must have.
+    fn started(&mut self, Started { state, found }: Started) -> Result<State, Violation> {
+        let name = self.name;
+        let wrong = |text| Err(Violation::Log(format!("{name} {text}")));
+        let (synced, last) = (self.tail.as_ref().map_or(0, |tail| tail.synced), found.last_lsn);
+        let most = synced + self.tail.as_ref().map_or(0, |tail| tail.records.len() as u64);
+        if !(synced..=most).contains(&last) {
+            return wrong(format!("finds a log up to {last}; {synced} records were synced and {most} written"));
+        }
+        let boot = u64::from(found.boot.number);
+        if boot <= self.incarnation && self.last_id == Some(self.id) {
+            return wrong(format!("takes its start for number {boot} after {}", self.incarnation));
+        }
+        if found.may_have_forgotten {
+            return wrong("takes its log for a copy".to_owned());
+        }
+        self.keep_tail(last);
+        if let Some(what) = difference(&state, &self.held) {
+            return wrong(format!("finds other {what} on its disk than it wrote"));
+        }
+        self.tail = None;
+        (self.incarnation, self.last_id) = (boot, Some(self.id));
+        Ok(state)
     }
 
     /// Its node is gone; some of what was not synced may have survived.
-    pub(crate) fn stop(&mut self, duty: Duty, tail: Tail, random: &mut Random) {
+    pub(crate) fn stop(&mut self, duty: Duty, end: End, random: &mut Random) {
         self.duty = duty;
         self.node = None;
         self.paused_until = 0;
         self.wake_at = u64::MAX;
         self.dies_after = None;
-        let survived = self.disk.crash(tail, random);
-        self.keep(&survived);
+        if self.store.is_some() {
+            self.end(end);
+        } else {
+            let tail = match end {
+                End::Killed => Tail::Kept,
+                End::PowerCut(tail) => tail,
+            };
+            let survived = self.disk.crash(tail, random);
+            self.keep(&survived);
+        }
+    }
+
+    /// Its process or its power ends, whether a node runs or not.
+    pub(crate) fn end(&mut self, end: End) {
+        let Some(store) = &mut self.store else { return };
+        let written = store.written();
+        let last = store.end(end);
+        if self.tail.is_none() {
+            let (held, image) = (self.held.clone(), self.image.clone());
+            let (synced, records) = (self.disk.synced(), self.disk.take_unsynced(written));
+            self.tail = Some(Tailed { synced, held, image, records });
+        }
+        // What it cannot be read, the next start tells.
+        self.keep_tail(last.unwrap_or_default());
+    }
+
+    /// Its log goes up to a record now.
+    fn keep_tail(&mut self, last: u64) {
+        let Some(tail) = self.tail.take() else { return };
+        (self.held, self.image) = (tail.held.clone(), tail.image.clone());
+        let count = usize::try_from(last.saturating_sub(tail.synced)).unwrap_or_default().min(tail.records.len());
+        self.keep(&tail.records[..count]);
+        self.disk = Disk::new(tail.synced + count as u64);
+        self.tail = Some(tail);
+    }
+
+    /// Its node has another record.
+    pub(crate) fn append(&mut self, position: u64, record: Record) -> Result<(), Violation> {
+        if let Some(store) = &mut self.store {
+            let text = |error| Violation::Log(format!("{} has a record that cannot be written: {error}", self.name));
+            store.append(position, &record).map_err(text)?;
+        }
+        self.disk.append(record);
+        Ok(())
+    }
+
+    /// Its process ends in order.
+    pub(crate) fn close(&mut self) -> Result<(), Violation> {
+        let Some((store, node)) = self.store.as_mut().zip(self.node.as_ref()) else { return Ok(()) };
+        let text = |error| Violation::Log(format!("{} has a row that cannot be written: {error}", self.name));
+        store.close(node).map_err(text)
+    }
+
+    /// Lets a start fail now and then: in a call of its disk, or because the machine stops.
+    pub(crate) fn fail_in_start(&mut self) {
+        if let Some(store) = &mut self.store
+            && store.random().chance(100)
+        {
+            store.fail_soon(&Fault::ALL);
+        }
+    }
+
+    /// Begins an fsync of everything written, if there is anything and none is under way.
+    pub(crate) fn begin_sync(&mut self) -> bool {
+        self.store.as_mut().is_none_or(Store::write) && self.disk.begin_sync()
     }
 
     /// Ends the fsync under way: up to which position.
     pub(crate) fn end_sync(&mut self) -> Option<(u64, Vec<Record>)> {
+        if self.store.as_mut().is_some_and(|store| !store.sync()) {
+            return None;
+        }
         let (upto, records) = self.disk.end_sync()?;
         self.keep(&records);
         Some((upto, records))

@@ -3,6 +3,7 @@
 //!
 //! - [`swarm`]: what a seed means: how many nodes, how patient, which faults.
 //! - `world`: the machines and what each event does; `machine`: a disk, a clock, an address, and the node on it.
+//! - `store`: the disk, and the storage code of a real node on it.
 //! - `nemesis`, `faults`: which faults happen when, and how they come about.
 //! - `client`, `asking`: who asks what, and what becomes of it.
 //! - `watch`: what must hold at every moment; `settled`: what must hold once nothing fails.
@@ -12,6 +13,7 @@
 //! - `trace`: what happens, in lines a person can read.
 
 mod asking;
+mod care;
 mod client;
 mod ending;
 mod faults;
@@ -19,6 +21,7 @@ mod machine;
 mod nemesis;
 mod scenario;
 mod settled;
+mod store;
 pub mod swarm;
 mod trace;
 mod traffic;
@@ -27,7 +30,7 @@ mod watch;
 mod world;
 
 pub use scenario::{Error as ScenarioError, Scenario};
-pub use swarm::Swarm;
+pub use swarm::{Storage, Swarm};
 
 use crate::Outcome;
 

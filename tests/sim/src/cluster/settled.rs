@@ -37,6 +37,11 @@ impl World {
         {
             return Some(format!("{} is {:?}", machine.name, machine.duty));
         }
+        // A node that is alone would otherwise be all there is to settle.
+        let waits = |machine: &&Machine| u64::from(machine.name.0) <= self.swarm.nodes && machine.boot == 0;
+        if let Some(machine) = self.machines.values().find(waits) {
+            return Some(format!("{} has not started yet", machine.name));
+        }
         let ring = self.ring();
         if let Some(name) = self.up().find(|machine| !is_in_ring(machine)).map(|machine| machine.name) {
             return Some(format!("{name} is no member of the ring"));
@@ -83,7 +88,7 @@ impl World {
             let mut leaving = self.machines.values().filter(|machine| machine.duty == Duty::Leaving);
             leaving.any(|machine| {
                 let part = machine.node.as_ref().and_then(|node| node.slots().get(slot));
-                part.is_some_and(|part| !part.state().chosen || part.state().config.contains(machine.id))
+                part.is_some_and(|part| !part.state().chosen || part.state().config.audience().contains(&machine.id))
             })
         };
         let slots = (0..self.swarm.terms.slots()).map(SlotId);

@@ -30,6 +30,22 @@ pub struct Faults {
     pub leave: bool,
 }
 
+/// What nodes keep their records in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// A list of records, of which a crash keeps a first part.
+    Model,
+    /// The storage code of a real node on a simulated disk.
+    Real {
+        /// Length of a segment of the log.
+        segment_bytes: u64,
+        /// What is given up when the disk is full.
+        reserve_bytes: u64,
+        /// A log is written down into the snapshot when it is longer than this.
+        checkpoint_bytes: u64,
+    },
+}
+
 /// The shape of a world.
 #[derive(Clone, Debug)]
 pub struct Swarm {
@@ -63,6 +79,8 @@ pub struct Swarm {
     pub keeps_identity: bool,
     /// Which faults happen.
     pub faults: Faults,
+    /// What nodes keep their records in.
+    pub storage: Storage,
     /// Shortest and longest wait between two faults, in microseconds.
     pub fault_gap_micros: (u64, u64),
     /// How slow and how bad the links are.
@@ -122,6 +140,7 @@ impl Swarm {
                 join: random.chance(500),
                 leave: random.chance(500),
             },
+            storage: draw_storage(seed),
             fault_gap_micros: pick(random, &[(50_000, 500_000), (200_000, 2_000_000), (1_000_000, 6_000_000)]),
             weather: Weather {
                 delay_micros: (200, slowest),
@@ -180,6 +199,17 @@ impl Swarm {
         let changes = u32::from(terms.slots()) / u32::try_from(settings.changing).unwrap_or(1).max(1) + 1;
         micros(ring + election + hold_off + change * 2 + (settings.placement + Duration::from_millis(500)) * changes)
             + 20_000_000
+    }
+}
+
+/// Everything is small, so that segments and snapshots follow each other within seconds. With numbers of its own, so that all
+/// else in a world is as it is on a model of a disk.
+fn draw_storage(seed: u64) -> Storage {
+    let random = &mut Random::seeded(seed ^ 0x0D15_CC0D_E000_0001);
+    Storage::Real {
+        segment_bytes: pick(random, &[512, 2 << 10, 8 << 10, 64 << 10]),
+        reserve_bytes: pick(random, &[2 << 10, 16 << 10]),
+        checkpoint_bytes: pick(random, &[1 << 10, 8 << 10, 64 << 10, 1 << 20]),
     }
 }
 

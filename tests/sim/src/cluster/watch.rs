@@ -179,7 +179,8 @@ impl Watch {
                 let running = machine.node.as_ref().and_then(|node| node.slots().get(slot)).map(|part| part.state());
                 running.into_iter().chain(machine.image.slots.get(slot)).map(|state| &state.config)
             });
-            let mut later = later.filter(|config| config.version > newest.version);
+            // One that is chosen and not known to be is as good as undecided to those who have it.
+            let mut later = later.filter(|config| config.version >= newest.version);
             survives(newest) && later.all(survives)
         })
     }
@@ -206,16 +207,36 @@ fn same_as_log(machine: &Machine) -> Result<(), Violation> {
     let Some(node) = &machine.node else { return Ok(()) };
     for (slot, part) in node.slots() {
         let Some(held) = machine.held().slots.get(slot) else { continue };
-        let state = part.state();
-        let same = state.promise == held.promise
-            && (&state.config, state.chosen) == (&held.config, held.chosen)
-            && (state.tenure, state.mark) == (held.tenure, held.mark)
-            && state.registers == held.registers;
-        if !same {
+        if !is_same(part.state(), held) {
             return Err(Violation::Log(format!("{} has other things in {slot:?} than its log says", machine.name)));
         }
     }
     Ok(())
+}
+
+fn is_same(one: &Durable, other: &Durable) -> bool {
+    one.promise == other.promise
+        && (&one.config, one.chosen) == (&other.config, other.chosen)
+        && (one.tenure, one.mark) == (other.tenure, other.mark)
+        && one.registers == other.registers
+}
+
+/// In what two states of a node differ.
+pub(crate) fn difference(one: &State, other: &State) -> Option<String> {
+    if one.terms != other.terms {
+        return Some("terms".to_owned());
+    }
+    if one.peers != other.peers {
+        return Some("peers".to_owned());
+    }
+    let all: BTreeSet<&SlotId> = one.slots.keys().chain(other.slots.keys()).collect();
+    let slot = all.into_iter().find(|slot| {
+        let same = |(one, other): (&Durable, &Durable)| {
+            is_same(one, other) && (&one.lost, one.seq, one.digest) == (&other.lost, other.seq, other.digest)
+        };
+        !one.slots.get(slot).zip(other.slots.get(slot)).is_some_and(same)
+    });
+    slot.map(|slot| format!("things of {slot:?}"))
 }
 
 /// A key as a person reads it.

@@ -11,11 +11,11 @@ use specter_dht::{Event as NodeEvent, Failure, Freshness, Input, NodeId, Output,
 use super::client::{Client, Kind};
 use super::ending::Phase;
 use super::machine::{Duty, Machine, Name};
+use super::store::{End, Store};
 use super::traffic::Traffic;
 use super::waits::Waits;
 use super::watch::Watch;
 use crate::cluster::Swarm;
-use crate::disk::Tail;
 use crate::history::History;
 use crate::lease::Leases;
 use crate::network::{Links, Weather};
@@ -53,6 +53,12 @@ pub(super) enum Event {
     Fault,
     /// A look at the whole.
     Look,
+    /// A checkpoint is written down.
+    Saved { machine: Name, boot: u32 },
+    /// A look whether a full disk has room again.
+    Reclaim { machine: Name, boot: u32 },
+    /// Somebody notices that a node's disk has failed, and starts it anew.
+    Stop { machine: Name, boot: u32 },
 }
 
 /// A cluster, its clients, and everything that is about to happen to them.
@@ -91,7 +97,10 @@ impl World {
         for number in 1..=count {
             let (name, (fewest, most)) = (Name(number), swarm.seats);
             let seats = u8::try_from(random.between(fewest.into(), most.into())).unwrap_or(fewest);
-            let mut machine = Machine::new(name, draw_id(&mut random), seats);
+            let id = draw_id(&mut random);
+            // Drawn apart, so that everything else is as it is on a model.
+            let store = Store::new(swarm.storage, id, &mut Random::seeded(swarm.seed ^ (u64::from(number) << 48)));
+            let mut machine = Machine::new(name, id, seats, store);
             machine.creates = (number == 1).then_some(swarm.terms);
             let seeds = usize::try_from(swarm.seeds.min(swarm.nodes)).unwrap_or(1);
             machine.seeds = addresses[..seeds].to_vec();
@@ -158,12 +167,15 @@ impl World {
             Event::Deliver { to: machine, .. }
             | Event::Notice { machine, .. }
             | Event::Wake { machine, .. }
-            | Event::Synced { machine, .. } => machine,
+            | Event::Synced { machine, .. }
+            | Event::Saved { machine, .. }
+            | Event::Reclaim { machine, .. } => machine,
             Event::Start { .. }
             | Event::Begin { .. }
             | Event::Replied { .. }
             | Event::GiveUp { .. }
             | Event::Deadline { .. }
+            | Event::Stop { .. }
             | Event::Room { .. }
             | Event::Flap { .. }
             | Event::Heal
@@ -197,6 +209,14 @@ impl World {
                 self.input(machine, Input::Timeout)
             }
             Event::Synced { machine, boot } => self.synced(machine, boot),
+            Event::Saved { machine, boot } => self.saved(machine, boot),
+            Event::Reclaim { machine, boot } => self.reclaim(machine, boot),
+            Event::Stop { machine, boot } => {
+                if self.is_same(machine, boot) {
+                    self.crash(machine, None);
+                }
+                Ok(())
+            }
             Event::Start { machine, boot } => {
                 let down = |machine: &&Machine| !machine.is_up() && machine.boot == boot;
                 if self.machines.get(&machine).filter(down).is_some() { self.start(machine) } else { Ok(()) }
@@ -275,19 +295,37 @@ impl World {
             self.queue.push_at(until, Event::Synced { machine: name, boot });
             return Ok(());
         }
-        let Some((upto, records)) = machine.end_sync() else { return Ok(()) };
+        let Some((upto, records)) = machine.end_sync() else { return self.look_after(name) };
         Watch::synced(machine, &records)?;
         self.input(name, Input::Persisted { upto })
     }
 
     pub(super) fn start(&mut self, name: Name) -> Result<(), Violation> {
         let Some(machine) = self.machines.get_mut(&name) else { return Ok(()) };
-        machine.start(&self.swarm, &mut self.random, self.queue.time());
+        if self.phase.is_chaos() && (self.swarm.faults.disk || self.swarm.faults.crash) {
+            machine.fail_in_start();
+        }
+        if !machine.start(&self.swarm, &mut self.random, self.queue.time())? {
+            return self.start_later(name);
+        }
         Watch::started(machine)?;
         let (id, life, full) = (machine.id, machine.incarnation, machine.full);
         self.tell(|| format!("{name} starts as {id:?}, life {life}"));
         self.carry_out(name)?;
         if full { self.set_full(name, true) } else { Ok(()) }
+    }
+
+    /// A disk did not let its node start: it is tried again.
+    fn start_later(&mut self, name: Name) -> Result<(), Violation> {
+        self.outcome.count("starts that failed");
+        self.tell(|| format!("{name} does not start"));
+        let Some(machine) = self.machines.get_mut(&name) else { return Ok(()) };
+        let Some(store) = machine.store.as_mut().filter(|_| self.phase.is_chaos()) else {
+            return Err(Violation::Log(format!("{name} does not start although its disk is sound")));
+        };
+        let (after, boot) = (store.random().between(1_000, 1_000_000), machine.boot);
+        self.queue.push(after, Event::Start { machine: name, boot });
+        Ok(())
     }
 
     /// Gives a node an input and carries out what it wants.
@@ -329,12 +367,12 @@ impl World {
             self.left(name)?;
         }
         let Some(machine) = self.machines.get_mut(&name).filter(|machine| machine.is_up()) else { return Ok(()) };
-        if machine.disk.begin_sync() {
+        if machine.begin_sync() {
             let (low, high) = self.swarm.fsync_micros;
             let micros = self.random.between(low, high) + machine.slow_micros;
             self.queue.push(micros, Event::Synced { machine: name, boot });
         }
-        Ok(())
+        self.look_after(name)
     }
 
     /// Whether the machine crashes now, in the middle of what it does.
@@ -352,8 +390,7 @@ impl World {
                 let Some(machine) = self.machines.get_mut(&name) else { return Ok(()) };
                 self.traffic.written(name, &record)?;
                 self.watch.appended(machine, position, &record, &mut self.outcome)?;
-                machine.disk.append(record);
-                Ok(())
+                machine.append(position, record)
             }
             Output::Reply { id, reply } => {
                 let (client, number) = (id.0 >> 32, id.0 & 0xFFFF_FFFF);
@@ -364,6 +401,7 @@ impl World {
             Output::Event(event) => {
                 match event {
                     NodeEvent::Joined => self.outcome.count("nodes joined"),
+                    NodeEvent::Forced { .. } => self.outcome.count("slots that went on alone"),
                     NodeEvent::Foreign { .. } => self.outcome.count("packets refused as foreign"),
                     // Once everything is sent.
                     NodeEvent::Left => {}
@@ -397,8 +435,9 @@ impl World {
         let Some(machine) = self.machines.get_mut(&name) else { return Ok(()) };
         let last = self.watch.left(machine)?;
         self.outcome.count(if last { "last nodes left" } else { "nodes left" });
+        machine.close()?;
         // What is only on its disk can be had again only when it is started again.
-        machine.stop(if last { Duty::Down } else { Duty::Away }, Tail::Kept, &mut self.random);
+        machine.stop(if last { Duty::Down } else { Duty::Away }, End::Killed, &mut self.random);
         if last {
             let (boot, after) = (machine.boot, self.random.between(1_000, 3_000_000));
             self.queue.push(after, Event::Start { machine: name, boot });

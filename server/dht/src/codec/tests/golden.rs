@@ -44,7 +44,7 @@ fn register() -> Register {
     register.apply(&Operation::Append(b"child".to_vec()), 2);
     let acquire = Operation::Acquire { owner: b"me".to_vec(), nonce: 5, ttl: Duration::from_millis(1500) };
     let answer = register.apply(&acquire, 301);
-    register.remember(OpId { client: 9, number: 4 }, answer);
+    register.remember(OpId { client: 9, number: 4 }, &answer);
     register
 }
 

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::codec::*;
 use crate::kv::limits::{KEYS_MAX, OWNER_MAX, SEQ_MAX};
-use crate::kv::register::Remembered;
+use crate::kv::register::{Outcome, Remembered};
 use crate::kv::*;
 use crate::ring::{self, Hop, Place};
 use crate::{NodeId, Peer, SEATS_MAX};
@@ -90,16 +90,16 @@ fn lease(span: Span) -> impl Strategy<Value = Lease> {
 }
 
 fn remembered(span: Span) -> impl Strategy<Value = Remembered> {
-    let answer = prop_oneof![
-        Just(Answer::Done),
-        any::<bool>().prop_map(Answer::Found),
-        number(span.number).prop_map(Answer::Granted),
-        Just(Answer::Conflict),
-        Just(Answer::Held),
-        Just(Answer::Expired),
-        Just(Answer::StaleFence),
+    let outcome = prop_oneof![
+        Just(Outcome::Done),
+        any::<bool>().prop_map(Outcome::Found),
+        number(span.number).prop_map(Outcome::Granted),
+        Just(Outcome::Conflict),
+        Just(Outcome::Held),
+        Just(Outcome::Expired),
+        Just(Outcome::StaleFence),
     ];
-    (op(), answer).prop_map(|(op, answer)| Remembered { op, answer })
+    (op(), outcome).prop_map(|(op, outcome)| Remembered { op, outcome })
 }
 
 fn op() -> impl Strategy<Value = OpId> {

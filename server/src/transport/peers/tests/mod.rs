@@ -73,6 +73,7 @@ impl Node {
         let acceptor = Acceptor::new(shutdown.clone(), move |accepted| match accepted {
             Accepted::Link(connection, _place) => drop(connection),
             Accepted::Node(connection) => readers.accepted(connection),
+            Accepted::Relay(connection) => drop(connection),
         });
         shutdown.spawn(acceptor.accept(endpoint));
         Self { peers, arrivals, address }

@@ -80,6 +80,8 @@ pub(in crate::cluster) enum Action {
     Restart(Who),
     /// `wipe n1`: the disk is lost; the machine comes back at once, as a new node.
     Wipe(Who),
+    /// `force n1`: an operator says that the other members are gone for good.
+    Force(Who),
     /// `pause n1 3s`
     Pause(Who, Duration),
     /// `leap n1 30s`: its clock leaps ahead.
@@ -171,6 +173,7 @@ fn action(words: &mut Words<'_>) -> Result<Action, Error> {
         "crash" => Action::Crash(who(words)?),
         "restart" => Action::Restart(who(words)?),
         "wipe" => Action::Wipe(who(words)?),
+        "force" => Action::Force(who(words)?),
         "pause" => Action::Pause(who(words)?, words.span()?),
         "leap" => Action::Leap(who(words)?, words.span()?),
         "stall" => Action::Stall(who(words)?, words.span()?),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use specter_dht::kv::{Answer, Fence, Key, Operation};
-use specter_dht::{Failure, Freshness};
+use specter_dht::{Failure, Freshness, Input};
 
 use super::{Action, Request, Scenario, Step, Stop, Who, micros};
 use crate::cluster::Swarm;
@@ -95,6 +95,11 @@ impl Play {
                     self.world.crash_down(name);
                     self.world.lose_disk(name);
                     self.world.start(name)?;
+                }
+            }
+            Action::Force(who) => {
+                for name in self.machines(who)? {
+                    self.world.input(name, Input::Force)?;
                 }
             }
             Action::Pause(who, span) => self.faults(who, |whom| Fault::Pause { whom, micros: micros(*span) })?,

@@ -1,10 +1,10 @@
-//! Processes that are measured: started in a folder of their own, ended with the benchmark.
+//! Processes with a log file each, ended with whoever started them.
 
 use crate::Outcome;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 use tokio::{
@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// A running process. It is killed when dropped.
-pub(crate) struct Process {
+pub struct Process {
     name: String,
     log: PathBuf,
     child: Child,
@@ -22,22 +22,28 @@ pub(crate) struct Process {
 }
 
 /// How long a process may take to say what is expected of it.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
 
 impl Process {
-    /// Starts a program that tells on standard output when it is ready. Its log goes to `folder`.
-    pub(crate) fn talking(name: &str, command: Command, folder: &Path) -> Outcome<Self> {
+    /// Starts a program that tells on standard output when it is ready. Its log goes to the end of `NAME.log` in `folder`.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn talking(name: &str, command: Command, folder: &Path) -> Outcome<Self> {
         Self::start(name, command, folder, true)
     }
 
     /// Starts a program whose output is all log.
-    pub(crate) fn logging(name: &str, command: Command, folder: &Path) -> Outcome<Self> {
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn logging(name: &str, command: Command, folder: &Path) -> Outcome<Self> {
         Self::start(name, command, folder, false)
     }
 
     fn start(name: &str, mut command: Command, folder: &Path, talks: bool) -> Outcome<Self> {
         let log = folder.join(format!("{name}.log"));
-        let file = File::create(&log)?;
+        let file = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::piped()).stderr(file.try_clone()?).kill_on_drop(true);
         if talks {
             command.stdout(Stdio::piped());
@@ -50,7 +56,10 @@ impl Process {
     }
 
     /// Waits for a line that `wanted` takes.
-    pub(crate) async fn line<T>(&mut self, mut wanted: impl FnMut(&str) -> Option<T>) -> Outcome<T> {
+    ///
+    /// # Errors
+    /// If the program ends first or says no such thing in time.
+    pub async fn line<T>(&mut self, mut wanted: impl FnMut(&str) -> Option<T>) -> Outcome<T> {
         let lines = self.lines.as_mut().ok_or("this process only logs")?;
         let search = async {
             while let Some(line) = lines.next_line().await? {
@@ -71,14 +80,48 @@ impl Process {
     }
 
     /// Its process number; 0, which no process has, if it has ended.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id().unwrap_or(0)
     }
 
     /// The end of its log.
-    pub(crate) fn last_words(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+    pub fn last_words(&self) -> String {
+        let text = self.log_text();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+
+    /// All that it logged, and what processes of the same name logged there before.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal by its name, such as `TERM` or `STOP`.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn signal(&self, name: &str) -> Outcome<()> {
+        let id = self.child.id().ok_or_else(|| format!("{} has ended: {}", self.name, self.last_words()))?;
+        let status = Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).status().await?;
+        if status.success() { Ok(()) } else { Err(format!("SIG{name} for {} failed", self.name).into()) }
+    }
+
+    /// Ends it at once, as a crash would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub async fn kill(&mut self) -> Outcome<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// If it still runs after `limit`.
+    pub async fn ended(&mut self, limit: Duration) -> Outcome<ExitStatus> {
+        match timeout(limit, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => Err(format!("{} still runs after {limit:?}: {}", self.name, self.last_words()).into()),
+        }
     }
 }

@@ -1,0 +1,67 @@
+# Sourced by smoke.sh and memory.sh: a node on loopback and targets for a client. Sets `work`, `apex`, `ca`, `files_port` and
+# `echo_port`; `children` end with the script.
+
+target() { python3 cross/targets.py "$@"; }
+
+server=${SPECTER_SERVER:-target/debug/specter-server}
+[ -x "$server" ] || cargo build -p specter-server
+
+work=$(mktemp -d)
+children=()
+stop_all() {
+    for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done
+    rm -rf "$work"
+}
+trap stop_all EXIT
+
+# until_line SECONDS FILE PATTERN   waits until a line of a growing file matches.
+until_line() {
+    timeout "$1" grep -m1 -E "$3" <(tail -n +1 -f --pid=$$ "$2" 2>/dev/null) && return
+    echo "no line like $3 came within $1 s; there is:" >&2
+    tail -n 20 "$2" "$2.log" >&2 || true
+    return 1
+}
+
+# A target that serves files, and one that sends bytes back.
+mkdir "$work/files"
+echo 'a page behind the tunnel' >"$work/files/index.html"
+head -c 3000000 /dev/urandom >"$work/files/large"
+python3 -u - "$work/files" >"$work/targets" <<'PYTHON' &
+import functools, http.server, socketserver, sys, threading
+
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+class Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, *_):
+        pass
+
+
+echo = Threads(("127.0.0.1", 0), Echo)
+files = Threads(("127.0.0.1", 0), functools.partial(Quiet, directory=sys.argv[1]))
+threading.Thread(target=echo.serve_forever, daemon=True).start()
+print(f"ports {files.server_address[1]} {echo.server_address[1]}")
+files.serve_forever()
+PYTHON
+children+=($!)
+read -r _ files_port echo_port < <(until_line 60 "$work/targets" '^ports')
+
+# The same number for TCP and UDP.
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+"$server" dev --data-dir "$work/node" --port "$port" --http-port 0 >"$work/node.out" 2>"$work/node.out.log" &
+children+=($!)
+curl_line=$(until_line 60 "$work/node.out" '^curl --cacert')
+ca=$(awk '{ print $3 }' <<<"$curl_line")
+apex=localhost:$port

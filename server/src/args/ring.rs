@@ -1,0 +1,63 @@
+//! The commands on the cluster of a running node: `specter-server ring …`.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+use super::ArgsError;
+use crate::{
+    config::{Layer, Stated},
+    status,
+};
+
+/// Look at the cluster through a running node.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "ring", help_triggers("-h", "--help"))]
+pub(super) struct Ring {
+    #[argh(subcommand)]
+    command: RingSubcommand,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum RingSubcommand {
+    Status(RingStatus),
+}
+
+/// Tell what a running node knows: the other nodes, the slots that it keeps, those with too few replicas first, round trips
+/// to the other nodes, and its links.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "status",
+    help_triggers("-h", "--help"),
+    example = "{command_name} --data-dir /var/lib/specter"
+)]
+struct RingStatus {
+    /// the node's data directory
+    #[argh(option)]
+    data_dir: Option<PathBuf>,
+    /// the node's configuration file, which names its data directory
+    #[argh(option)]
+    config: Option<PathBuf>,
+    /// write one JSON object
+    #[argh(switch)]
+    json: bool,
+}
+
+impl Ring {
+    /// Where to look, by the flags, then the variables, then the file.
+    pub(super) fn task(self, variable: impl Fn(&str) -> Option<String>) -> Result<status::Task, ArgsError> {
+        let Self { command: RingSubcommand::Status(RingStatus { data_dir, config, json }) } = self;
+        let file = match config.or_else(|| variable("SPECTER_CONFIG").map(PathBuf::from)) {
+            Some(path) if data_dir.is_none() => Layer::read(&path)?,
+            Some(_) | None => Layer::default(),
+        };
+        let flag = data_dir.map(|path| path.into_os_string().into_string().unwrap_or_default());
+        let stated = Layer { data_dir: flag.map(|text| Stated::flag("--data-dir", text)), ..Layer::default() };
+        let data_dir = stated.or(super::environment(variable)).or(file).data_dir.ok_or_else(|| {
+            ArgsError::Usage("the node's data directory is not given; name it with --data-dir or --config".to_owned())
+        })?;
+        Ok(status::Task { data_dir: data_dir.path(), json })
+    }
+}

@@ -1,0 +1,153 @@
+//! Routes in a store of one node.
+
+use super::{
+    announce::Announcer,
+    key::{self, Route},
+    table::Table,
+};
+use crate::{
+    identity::{Credentials, pki, tls},
+    link::registry::{Registry, Tunnel},
+    node::{self, Handle, Node},
+    shutdown::Shutdown,
+    transport::relay::Relays,
+};
+use specter_wire::{id::ClientId, link::Carries, name::Hostname};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::time::{interval, timeout};
+
+/// Connections to nowhere.
+pub(super) fn relays(tasks: &Shutdown) -> Arc<Relays> {
+    let certs = tempfile::tempdir().expect("a folder");
+    pki::init(certs.path(), "localhost", SystemTime::now()).expect("certificates");
+    let credentials = Credentials::from_directory(certs.path()).expect("credentials");
+    let tls = Arc::new(tls::relay(&credentials).expect("TLS"));
+    Relays::new(Vec::new(), tls, tasks.clone()).expect("TLS for QUIC")
+}
+
+struct Stage {
+    store: Handle,
+    tasks: Shutdown,
+    node: Node,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let node = node::tests::alone(folder.path());
+        Self { store: node.handle().within(Duration::from_secs(30)), tasks: Shutdown::new(), node, _folder: folder }
+    }
+
+    async fn register(&self, hostname: &Hostname) {
+        let owner = key::Registration { owner: ClientId([1; 32]) };
+        self.store.put(&key::hostname(hostname), owner.to_bytes(), None).await.expect("written");
+    }
+
+    async fn add(&self, hostname: &Hostname, node: u16) {
+        self.store.set_append(&key::routes_of(hostname), route(node).to_bytes()).await.expect("written");
+    }
+
+    async fn end(self) {
+        self.tasks.finish(Duration::from_secs(5)).await;
+        self.node.stop().await;
+    }
+}
+
+fn address(node: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], node))
+}
+
+fn route(node: u16) -> Route {
+    let tunnel = Tunnel { carries: Carries::Http, host: None, header_timeout: Duration::from_secs(9) };
+    Route { node: address(node), tunnel }
+}
+
+fn name(text: &str) -> Hostname {
+    Hostname::parse(text).expect("a name")
+}
+
+async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    let mut pace = interval(Duration::from_millis(20));
+    let wait = async {
+        while !is_so().await {
+            pace.tick().await;
+        }
+    };
+    timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("{what}: not in time"));
+}
+
+#[tokio::test]
+async fn a_name_that_was_unknown_is_found_soon_after_it_is_published() {
+    let stage = Stage::new();
+    let table = Table::new(&stage.store, address(9), stage.tasks.clone());
+    let a = name("a");
+    let known = table.look_up(&a).await.expect("looked up");
+    assert!(!known.is_registered && known.routes.is_empty());
+    stage.register(&a).await;
+    stage.add(&a, 1).await;
+    let start = Instant::now();
+    until("the route", || async { !table.look_up(&a).await.expect("looked up").routes.is_empty() }).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // Whoever found no way with an older answer sees a newer one at once.
+    stage.add(&a, 2).await;
+    until("the second", || async { table.look_again(&a).await.expect("looked up").routes.len() == 2 }).await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_node_without_a_link_is_marked_and_the_answer_fetched_anew() {
+    let stage = Stage::new();
+    let table = Table::new(&stage.store, address(9), stage.tasks.clone());
+    let a = name("a");
+    stage.register(&a).await;
+    for node in [1, 2] {
+        stage.add(&a, node).await;
+    }
+    let known = table.look_up(&a).await.expect("looked up");
+    stage.store.set_remove(&key::routes_of(&a), route(1).to_bytes()).await.expect("removed");
+    table.miss(&a, address(1));
+    assert!(known.is_missed(address(1)) && !known.is_missed(address(2)));
+    until("the newer answer", || async { table.look_up(&a).await.expect("looked up").routes == [route(2)] }).await;
+    assert!(table.look_up(&a).await.expect("looked up").is_missed(address(1)), "a newer answer forgets nothing");
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn names_that_visitors_invent_cost_bounded_memory() {
+    let stage = Stage::new();
+    let table = Table::new(&stage.store, address(9), stage.tasks.clone());
+    let kept = name("kept");
+    stage.register(&kept).await;
+    stage.add(&kept, 1).await;
+    for number in 0..10_000 {
+        let invented = name(&format!("invented-{number}"));
+        assert!(!table.look_up(&invented).await.expect("looked up").is_registered);
+        if number % 100 == 0 {
+            assert_eq!(table.look_up(&kept).await.expect("looked up").routes, [route(1)]);
+        }
+    }
+    assert!(table.names() <= super::table::NAMES, "{} names", table.names());
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_restarted_node_removes_the_routes_to_it_that_others_find() {
+    let stage = Stage::new();
+    let registry = Arc::new(Registry::default());
+    let ours = address(7);
+    let announcer = Announcer::start(&stage.store, registry.clone(), relays(&stage.tasks), ours, &stage.tasks);
+    let a = name("a");
+    for node in [7, 8] {
+        stage.add(&a, node).await;
+    }
+    registry.changes().note(&a);
+    let left = || async { stage.store.set_list(&key::routes_of(&a)).await.expect("read") };
+    until("the removal", || async { left().await == [route(8).to_bytes()] }).await;
+    announcer.withdraw(Duration::from_secs(1)).await;
+    stage.end().await;
+}

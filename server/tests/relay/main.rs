@@ -1,0 +1,5 @@
+//! Several nodes in this process: visitors of each reach clients that are linked to others, also when nodes die.
+
+mod cluster;
+mod hostile;
+mod visits;
