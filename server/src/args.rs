@@ -31,10 +31,9 @@ struct TopLevel {
 
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once")]
 enum Subcommand {
     Dev(Dev),
-    Run(Run),
+    Run(Box<Run>),
     Pki(Pki),
     Store(Store),
     Ring(Ring),
