@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use crate::kv::limits::{
@@ -129,8 +130,8 @@ pub enum Answer {
     StaleFence,
 }
 
-/// What a write came to: the [`Answer`]s that a register remembers, and on the wire no different from them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What a write came to: the [`Answer`]s that a register remembers. On the wire and in traces it is no different from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Answer", try_from = "Answer")]
 pub(crate) enum Outcome {
     Done,
@@ -140,6 +141,12 @@ pub(crate) enum Outcome {
     Held,
     Expired,
     StaleFence,
+}
+
+impl Hash for Outcome {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Answer::from(*self).hash(state);
+    }
 }
 
 impl From<Outcome> for Answer {
