@@ -29,6 +29,8 @@ pub struct Publish<'a> {
     pub folder: &'a Path,
     /// Port on loopback that it reaches first.
     pub port: u16,
+    /// Nodes that it keeps a link to; as many as it likes if none.
+    pub links: Option<usize>,
     /// PEM file that it trusts.
     pub authority: &'a Path,
     /// Entries of the list of tunnels, each as it stands in the file.
@@ -46,9 +48,10 @@ impl Client {
         let folder = publish.folder.join(name);
         fs::create_dir_all(&folder)?;
         let text = format!(
-            "version: 2\napex: {APEX}:{}\ncaFile: {:?}\ntunnels:\n{}",
+            "version: 2\napex: {APEX}:{}\ncaFile: {:?}\n{}tunnels:\n{}",
             publish.port,
             publish.authority,
+            publish.links.map(|links| format!("links: {links}\n")).unwrap_or_default(),
             publish.tunnels.concat()
         );
         fs::write(folder.join("client.yaml"), text)?;

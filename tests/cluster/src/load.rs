@@ -2,7 +2,8 @@
 //!
 //! A visitor wants a page at a steady pace, one hostname of its share after the other, mostly on kept connections. It has all
 //! gateways' addresses, as a name with several has, and prefers its own: where nobody listens it goes on to the next. After
-//! an error it tries again until it is served, and what it waited from first wanting the page is its *gap*.
+//! an error it tries again, for a second, and again when it is the hostname's turn. What it waited for a hostname from first
+//! wanting it to being served is a *gap*.
 
 use crate::{
     Outcome,
@@ -66,8 +67,8 @@ pub const SLOW: Duration = Duration::from_millis(500);
 struct State {
     since: Instant,
     seen: Vec<Seen>,
-    /// For each visitor, what it wants and since when.
-    waiting: Vec<Option<(Instant, usize, String)>>,
+    /// For each visitor, the hostnames that it wants and since when.
+    waiting: Vec<BTreeMap<String, Instant>>,
 }
 
 /// Different errors that are kept.
@@ -75,6 +76,9 @@ const ERRORS: usize = 64;
 
 /// After an error a visitor tries again this much later.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// For this long a visitor tries again before it wants another page.
+const PERSISTENCE: Duration = Duration::from_secs(1);
 
 /// One request in so many is that of a new visitor: a new connection. A prime, so that every hostname has its turn.
 const NEW: usize = 17;
@@ -92,8 +96,11 @@ impl Load {
     ) -> Outcome<Self> {
         let browser = Browser::new(authority)?;
         let count = gateways.len() * pace.visitors;
-        let state =
-            State { since: Instant::now(), seen: vec![Seen::default(); gateways.len()], waiting: vec![None; count] };
+        let state = State {
+            since: Instant::now(),
+            seen: vec![Seen::default(); gateways.len()],
+            waiting: vec![BTreeMap::new(); count],
+        };
         let state = Arc::new(Mutex::new(state));
         let mut visitors = JoinSet::new();
         for number in 0..count {
@@ -122,7 +129,7 @@ impl Load {
         let gateways = state.seen.len();
         let mut seen = std::mem::replace(&mut state.seen, vec![Seen::default(); gateways]);
         for (number, waiting) in state.waiting.iter().enumerate() {
-            if let Some((start, _, host)) = waiting {
+            for (host, start) in waiting {
                 seen[number % gateways].waited(now - *start, *start, since, host);
             }
         }
@@ -204,48 +211,49 @@ impl Visitor {
         }
     }
 
-    /// Wants a page until it has it.
+    /// Wants a page of a hostname, which may have been wanted in vain before.
     async fn want(&mut self, turn: usize) {
-        let (start, index) = (Instant::now(), turn % self.hosts.len());
-        lock(&self.state).waiting[self.number] = Some((start, index, self.hosts[index].clone()));
+        let (now, index) = (Instant::now(), turn % self.hosts.len());
+        let start = *lock(&self.state).waiting[self.number].entry(self.hosts[index].clone()).or_insert(now);
         let path = format!("/{}/{turn}", self.number);
         let mut gateway = self.home;
-        loop {
-            let miss = self.attempt(index, gateway, &path, turn.is_multiple_of(NEW)).await.err();
-            let again = {
-                let mut state = lock(&self.state);
-                let since = state.since;
-                let seen = &mut state.seen[self.home];
-                match &miss {
-                    None => {
-                        seen.served += 1;
-                        seen.waited(start.elapsed(), start, since, &self.hosts[index]);
-                    }
-                    Some(Miss::Refused) => {
-                        gateway = (gateway + 1) % self.gateways.len();
-                        seen.moved += 1;
-                    }
-                    Some(Miss::Stale) => seen.again += 1,
-                    Some(Miss::Failed(error)) => {
-                        seen.failed += 1;
-                        seen.error(error.clone(), since.elapsed());
-                    }
-                    Some(Miss::Wrong(answer)) => {
-                        seen.wrong += 1;
-                        seen.error(format!("WRONG {answer}"), since.elapsed());
-                    }
-                }
-                if miss.is_none() {
-                    state.waiting[self.number] = None;
-                }
-                miss
-            };
-            match again {
+        while now.elapsed() < PERSISTENCE {
+            let miss = self.attempt(index, gateway, &path, turn % NEW == 0).await.err();
+            self.note(index, start, miss.as_ref());
+            match miss {
                 None => return,
                 Some(Miss::Stale) => {}
-                // All gateways refuse: a breath before the next round.
-                Some(Miss::Refused) if gateway != self.home => {}
-                Some(Miss::Refused | Miss::Failed(_) | Miss::Wrong(_)) => sleep(PAUSE).await,
+                Some(Miss::Refused) => {
+                    gateway = (gateway + 1) % self.gateways.len();
+                    if gateway == self.home {
+                        // All refuse: a breath before the next round.
+                        sleep(PAUSE).await;
+                    }
+                }
+                Some(Miss::Failed(_) | Miss::Wrong(_)) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    fn note(&self, index: usize, start: Instant, miss: Option<&Miss>) {
+        let mut state = lock(&self.state);
+        let since = state.since;
+        let seen = &mut state.seen[self.home];
+        match miss {
+            None => {
+                seen.served += 1;
+                seen.waited(start.elapsed(), start, since, &self.hosts[index]);
+                state.waiting[self.number].remove(&self.hosts[index]);
+            }
+            Some(Miss::Refused) => seen.moved += 1,
+            Some(Miss::Stale) => seen.again += 1,
+            Some(Miss::Failed(error)) => {
+                seen.failed += 1;
+                seen.error(error.clone(), since.elapsed());
+            }
+            Some(Miss::Wrong(answer)) => {
+                seen.wrong += 1;
+                seen.error(format!("WRONG {answer}"), since.elapsed());
             }
         }
     }

@@ -42,6 +42,9 @@ const SAMPLES: usize = 20;
 /// A client may try for this long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How often a client tries to register.
+const TURNS: usize = 100;
+
 /// Longest header of a stream that is read.
 const HEADER_BYTES: usize = 4096;
 
@@ -120,6 +123,11 @@ pub(super) async fn run(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
     Ok(vec![Row::timed(&format!("{} clients come back at once", members.len()), served).note(&note)])
 }
 
+/// Clients try again apart from each other, as jitter does for real ones.
+fn breath(index: usize) -> Duration {
+    Duration::from_millis(100 + (index as u64 * 7919) % 400)
+}
+
 fn memory(nodes: &Nodes) -> String {
     let processes = nodes.nodes.iter().filter_map(|node| node.running().ok());
     let held = processes.map(|process| procfs::memory(process.id()));
@@ -150,13 +158,25 @@ impl World {
         Ok(members)
     }
 
+    /// Registers a client and gives it a hostname, as often as it takes.
     async fn first(&self, index: usize) -> Outcome<(Member, (Link, Connection))> {
         let seed = seed()?;
-        let mut link = self.open(index, index, seed).await?;
-        let host = link.claim().await?;
-        link.publish(&host).await?;
-        let connection = link.connection();
-        Ok((Member { seed, host }, (link, connection)))
+        let mut turn = index;
+        loop {
+            let come = async {
+                let mut link = self.open(index, turn, seed).await?;
+                let host = link.claim().await?;
+                link.publish(&host).await?;
+                let connection = link.connection();
+                Outcome::Ok((Member { seed, host }, (link, connection)))
+            };
+            match come.await {
+                Ok(came) => return Ok(came),
+                Err(error) if turn > index + TURNS => return Err(error),
+                Err(_) => turn += 1,
+            }
+            sleep(breath(index)).await;
+        }
     }
 
     async fn open(&self, index: usize, turn: usize, seed: [u8; 32]) -> Outcome<Link> {
@@ -174,8 +194,7 @@ impl World {
                 let connection = link.connection();
                 return (link, connection);
             }
-            // Apart from each other, as jitter does for clients.
-            sleep(Duration::from_millis(100 + (index as u64 * 7919) % 400)).await;
+            sleep(breath(index)).await;
         }
         std::future::pending().await
     }

@@ -37,7 +37,9 @@ pub(super) async fn run(setting: &Setting<'_>) -> Outcome<Vec<Row>> {
         let listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
         relays.push(UdpRelay::start(listen, node, seed, Conditions::default()).await?);
     }
-    let scene = Scene::with(setting, nodes, |index| relays[index % relays.len()].address.port()).await?;
+    // More than the larger part has, so that each client has a link to both.
+    let scene =
+        Scene::with(setting, nodes, Some(split + 1), |index| relays[index % relays.len()].address.port()).await?;
     let (load, calm) = scene.load(setting).await?;
 
     network.cut(split).await?;

@@ -48,11 +48,17 @@ impl Scene {
         plan.log = &setting.args.log;
         let nodes = Nodes::start(&plan).await?;
         let ports: Vec<u16> = nodes.addresses().iter().map(std::net::SocketAddr::port).collect();
-        Self::with(setting, nodes, |index| ports[if first == First::Same { 0 } else { index % ports.len() }]).await
+        Self::with(setting, nodes, None, |index| ports[if first == First::Same { 0 } else { index % ports.len() }])
+            .await
     }
 
     /// Starts clients of nodes that run. `port` tells where on loopback each client finds its first node.
-    pub(super) async fn with(setting: &Setting<'_>, nodes: Nodes, port: impl Fn(usize) -> u16) -> Outcome<Self> {
+    pub(super) async fn with(
+        setting: &Setting<'_>,
+        nodes: Nodes,
+        links: Option<usize>,
+        port: impl Fn(usize) -> u16,
+    ) -> Outcome<Self> {
         let target = Target::start().await?;
         let args = setting.args;
         let each = args.tunnels.div_ceil(args.clients.max(1));
@@ -62,6 +68,7 @@ impl Scene {
                 program: &setting.programs.client,
                 folder: setting.folder,
                 port: port(index),
+                links,
                 authority: &nodes.authority_file,
                 tunnels: &vec![target.tunnel(); each],
                 log: &args.log,
