@@ -46,7 +46,8 @@ fn any_changed_bit_of_a_snapshot_is_told_or_changes_nothing() {
     // Where there are only zeros, a few bits stand for all.
     let used = |at: usize| whole[at.saturating_sub(2)..whole.len().min(at + 3)].iter().any(|byte| *byte != 0);
     // All bits of what a page says of itself, and one of every other byte.
-    let chosen = |bit: usize| bit / 8 % 4096 < 16 || (used(bit / 8) && bit % 8 == bit / 8 % 8) || bit % 4093 == 0;
+    let chosen =
+        |bit: usize| bit / 8 % 4096 < 16 || (used(bit / 8) && bit % 8 == bit / 8 % 8) || bit.is_multiple_of(4093);
     for bit in (0..whole.len() * 8).filter(|bit| chosen(*bit)) {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
