@@ -318,6 +318,7 @@ fn a_renewal_that_a_full_disk_held_up_begins_the_time_of_its_lease_anew() {
         while node.now.since(begun) < Duration::from_millis(millis) {
             node.now = node.input(Input::Timeout).max(node.now);
             node.input(Input::Timeout);
+            node.persist();
         }
     };
     run(&mut node, 500);
@@ -326,14 +327,12 @@ fn a_renewal_that_a_full_disk_held_up_begins_the_time_of_its_lease_anew() {
     // A write that finds no room tells the leader.
     let other = Request { key: b"j".to_vec(), op: op(2, 1), operation: put(b"v") };
     node.input(Input::Request { id: RequestId(9), request: other });
-    run(&mut node, 800);
     let told = node.replies.iter().find(|(id, _)| *id == RequestId(2)).cloned();
     assert!(told.is_some_and(|(_, reply)| reply.is_err()), "nobody waits for it any more: {:?}", node.replies);
     node.replies.clear();
     node.input(Input::ReadOnly(false));
     node.persist();
     run(&mut node, 1300);
-    node.persist();
     node.ask(2, Operation::Renew { token });
     node.ask(3, acquire("b", 1));
     node.persist();

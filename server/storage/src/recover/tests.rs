@@ -150,16 +150,16 @@ fn any_changed_bit_of_a_closed_log_is_told_or_changes_nothing() {
     let whole = reopen(&disk.after_kill()).records;
     let mut told = 0;
     for path in disk.paths().into_iter().filter(|path| path != "RESERVE") {
-        for byte in 0..disk.contents(&path).unwrap().len() {
+        for bit in 0..disk.contents(&path).unwrap().len() * 8 {
             let damaged = disk.after_kill();
-            damaged.flip(&path, byte * 8 + byte % 8);
+            damaged.flip(&path, bit);
             match try_reopen(&damaged, 0) {
-                Ok(opened) => assert_eq!(opened.records, whole, "{path} byte {byte}"),
+                Ok(opened) => assert_eq!(opened.records, whole, "{path} bit {bit}"),
                 Err(_) => told += 1,
             }
         }
     }
-    assert!(told > 12 * 132);
+    assert!(told > 12 * 132 * 8);
 }
 
 #[test]
@@ -295,4 +295,44 @@ fn foreign_names_in_the_log_are_left_alone() {
     }
     assert_eq!(numbers(&reopen(&disk)), [1, 2, 3]);
     assert!(disk.paths().contains(&"log/notes.txt".to_owned()));
+}
+
+#[test]
+fn every_refusal_says_what_is_wrong_and_what_to_do() {
+    let anew = "restore a backup of the whole directory, or move it away: the node then starts anew and is filled by its peers";
+    let open_as = |disk: &FaultDisk, identity| {
+        open(disk.clone(), &Opening { identity, ..opening() }, 0, |_| ()).map(|(_, found)| found).unwrap_err()
+    };
+    let (node, cluster) = (Identity { node: [9; 16], ..NODE }, Identity { cluster: [9; 16], ..NODE });
+    let missing = closed(20);
+    missing.remove(&segments(&missing)[1]).unwrap();
+    let first = segments(&missing)[0].clone();
+    let late = closed(20);
+    late.remove(&segments(&late)[0]).unwrap();
+    let tail = closed(20);
+    tail.remove(segments(&tail).last().unwrap()).unwrap();
+    let ownerless = closed(2);
+    ownerless.remove("IDENTITY").unwrap();
+    let damaged = closed(2);
+    damaged.flip("BOOT", 70);
+    let behind = try_reopen(&closed(20), 21).map(|opened| opened.found).unwrap_err();
+    assert!(missing.paths().contains(&first));
+    let cases = [
+        (
+            open_as(&closed(2), node),
+            "IDENTITY belongs to another node of this cluster",
+            "give each node a --data-dir of its own",
+        ),
+        (open_as(&closed(2), cluster), "IDENTITY belongs to another cluster", "or the certificates of that one"),
+        (error(&missing), "the records from 8 to 14 are missing in the data directory", anew),
+        (error(&late), "the records from 1 to 7 are missing in the data directory", anew),
+        (error(&tail), "the log in the data directory ends at record 14, and it was closed at record 20", anew),
+        (error(&ownerless), "IDENTITY is missing although the data directory holds records", anew),
+        (error(&damaged), "BOOT in the data directory cannot be used: it is damaged", anew),
+        (behind, "the log in the data directory ends at record 20, and its snapshot at record 21", anew),
+    ];
+    for (error, what, way_out) in cases {
+        let text = error.to_string();
+        assert!(text.starts_with(what) && text.contains(way_out), "{text}");
+    }
 }

@@ -32,6 +32,16 @@ enum Step {
     Drop(u16),
 }
 
+impl Step {
+    fn change(&self) -> Change<'_> {
+        match *self {
+            Self::Row(slot, ref key, ref value) => put(slot, key, value),
+            Self::Remove(slot, ref key) => Change::Remove { slot, key },
+            Self::Drop(slot) => Change::Drop { slot },
+        }
+    }
+}
+
 /// What a record changes.
 fn steps(lsn: u64) -> Vec<Step> {
     let row = |slot, key: u8, size: usize| {
@@ -63,12 +73,7 @@ fn expected(lsn: u64) -> Rows {
 
 fn write_down(path: &Path, after: u64, lsn: u64) -> Result<(), SnapshotError> {
     let steps: Vec<Step> = (after + 1..=lsn).flat_map(steps).collect();
-    let changes = steps.iter().map(|step| match step {
-        Step::Row(slot, key, value) => put(*slot, key, value),
-        Step::Remove(slot, key) => Change::Remove { slot: *slot, key },
-        Step::Drop(slot) => Change::Drop { slot: *slot },
-    });
-    let changes: Vec<_> = changes.collect();
+    let changes: Vec<_> = steps.iter().map(Step::change).collect();
     // As the node does: opened for each, since after a failure nothing else tells what the file holds.
     checkpoint(&mut Sqlite::open(path, &NODE)?, lsn, &changes).map(drop)
 }
