@@ -218,7 +218,7 @@ impl Visitor {
         let path = format!("/{}/{turn}", self.number);
         let mut gateway = self.home;
         while now.elapsed() < PERSISTENCE {
-            let miss = self.attempt(index, gateway, &path, turn % NEW == 0).await.err();
+            let miss = self.attempt(index, gateway, &path, turn.is_multiple_of(NEW)).await.err();
             self.note(index, start, miss.as_ref());
             match miss {
                 None => return,
