@@ -306,7 +306,6 @@ fn a_lease_ends_when_its_time_is_over() {
 }
 
 #[test]
-#[ignore = "a lone leader is still told that its disk is full where this test looks: to be understood (issue 5)"]
 fn a_renewal_that_a_full_disk_held_up_begins_the_time_of_its_lease_anew() {
     let mut node = Lone::founded();
     node.elect();
