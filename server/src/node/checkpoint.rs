@@ -125,9 +125,11 @@ impl Checkpoints {
         if self.under_way.is_none() && self.tracker.has_changes() && is_late && is_due() {
             self.waiting = Some(self.begin(node, position));
         }
-        if let Some(job) = self.waiting.take_if(|job| job.lsn <= durable_lsn) {
+        if let Some((jobs, _)) = &self.thread
+            && let Some(job) = self.waiting.take_if(|job| job.lsn <= durable_lsn)
+        {
             // There is room, since one is under way at a time; a thread that panicked has said so.
-            self.thread.as_ref().map(|(jobs, _)| jobs.try_send(job));
+            jobs.try_send(job).ok();
         }
     }
 
