@@ -4,15 +4,14 @@ use crate::{
     config::{Config, full_name},
     control::{Control, ControlError},
     identity::{Certificate, Key, KeyError},
-    link::{self, Dialer, LinkError},
+    link::{Dialer, Link, LinkError, SettingsError},
+    links::Plan,
     session::wire_name,
     tunnel::random_u64,
 };
-use quinn::Connection;
 use specter_wire::{
     link::{Reply, Request},
     name::{Hostname, NameError},
-    version::ALPN_LINK,
 };
 use std::time::Duration;
 use tokio::{task::JoinSet, time::sleep};
@@ -25,7 +24,7 @@ pub(crate) enum OwnedError {
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error("the certificates in the CA file cannot be used: give PEM files of X.509 version 3")]
-    Tls(#[from] rustls::Error),
+    Settings(#[from] SettingsError),
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
@@ -96,14 +95,14 @@ pub(crate) async fn release(config: &Config, hostname: &str) -> Result<String, O
 
 /// A link that publishes nothing, with the apex that the node tells.
 struct Greeted {
-    connection: Connection,
+    link: Link,
     control: Control,
     apex: Hostname,
 }
 
 impl Greeted {
     async fn close(self, dialer: Dialer) {
-        link::close(&self.connection);
+        self.link.close().await;
         drop(self);
         dialer.finish().await;
     }
@@ -120,10 +119,10 @@ async fn open(config: &Config) -> Result<(Greeted, Dialer), OwnedError> {
     let key = Key::from_pem(&config.private_key.0)?;
     let certificate = Certificate::from_pem(&config.certificate, &key).map_err(|_| OwnedError::NotRegistered)?;
     let mut dialer = Dialer::new(config.apex.clone(), config.memory);
-    let quic = dialer.config(config.trust.client_config(ALPN_LINK, Some((&certificate, &key)))?)?;
+    let settings = dialer.settings(&config.trust, Some((&certificate, &key)))?;
     let mut attempts = JoinSet::new();
     for (index, address) in (0..).zip(dialer.look_up().await?.into_iter().take(ADDRESSES)) {
-        let dial = dialer.dial(address, quic.clone());
+        let dial = dialer.dial(address, settings.clone(), Plan::first(config.transport));
         attempts.spawn(async move {
             sleep(STAGGER * index).await;
             greet(dial.await?).await
@@ -145,8 +144,8 @@ async fn open(config: &Config) -> Result<(Greeted, Dialer), OwnedError> {
     Err(failure)
 }
 
-async fn greet(connection: Connection) -> Result<Greeted, OwnedError> {
-    let mut control = Control::open(&connection).await?;
+async fn greet(link: Link) -> Result<Greeted, OwnedError> {
+    let mut control = Control::open(&link.connection).await?;
     let apex = {
         let reply = control.greet(random_u64()).await?;
         let Reply::Welcome { registered, apex, .. } = reply else {
@@ -157,7 +156,7 @@ async fn greet(connection: Connection) -> Result<Greeted, OwnedError> {
         }
         Hostname::parse(apex).map_err(|_| ControlError::Kind)?
     };
-    Ok(Greeted { connection, control, apex })
+    Ok(Greeted { link, control, apex })
 }
 
 fn line(config: &Config, apex: &Hostname, name: &str) -> String {

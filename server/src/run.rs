@@ -12,6 +12,7 @@ use crate::{
     status,
     transport::{
         accept::{Accepted, Acceptor},
+        carried::Carrier,
         endpoint::{self, BindError},
         peers::Peers,
         relay::Relays,
@@ -166,7 +167,8 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         link_tasks.spawn(acceptor.clone().accept(endpoint));
     }
     let router = Arc::new(Router::new(registry.clone(), relays, &node.handle(), address, visitors.clone()));
-    let gateway = Gateway::new(router, certificates, config.apexes, port, visitors.clone());
+    let carrier = Carrier::new(acceptor, tls)?;
+    let gateway = Gateway::new(router, certificates, carrier, config.apexes, port, visitors.clone());
     let (seeing_off, stopping) = (farewell::see_off(gateway.clone(), node.neighbours()), peer_tasks.token());
     peer_tasks.spawn(async move { stopping.run_until_cancelled(seeing_off).await.unwrap_or(()) });
     find_footing(&node.handle()).await;

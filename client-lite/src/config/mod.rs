@@ -6,6 +6,7 @@ pub(crate) mod raw;
 mod tests;
 
 use crate::{
+    links::Transport,
     memory::Memory,
     target::{Authority, Target, TargetError},
     tls::{Trust, TrustError},
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) memory: Memory,
     /// Nodes to keep a link to.
     pub(crate) links: usize,
+    /// What may carry them.
+    pub(crate) transport: Transport,
 }
 
 /// One tunnel.
@@ -87,6 +90,7 @@ impl Config {
             tunnels: vec![tunnel],
             memory: Memory::default(),
             links: defaults::LINKS,
+            transport: Transport::default(),
         }
     }
 
@@ -206,6 +210,7 @@ impl Checker<'_> {
             .map_err(|error| self.value(apex.line, "apex", &apex.value, error))?;
         let memory = self.memory(raw.memory)?;
         let links = self.links(raw.links)?;
+        let transport = self.transport(raw.transport)?;
         let mut tunnels = Vec::new();
         let mut lines = BTreeMap::new();
         for tunnel in raw.tunnels.unwrap_or_default() {
@@ -229,6 +234,7 @@ impl Checker<'_> {
             tunnels,
             memory,
             links,
+            transport,
         })
     }
 
@@ -261,6 +267,15 @@ impl Checker<'_> {
         };
         Memory::parse(&value).ok_or_else(|| {
             self.value(line, "memory", &value, "is no size: write small, normal or large, or leave it out")
+        })
+    }
+
+    fn transport(&self, transport: Option<At<String>>) -> Result<Transport, ConfigError> {
+        let Some(At { value, line }) = transport else {
+            return Ok(Transport::default());
+        };
+        Transport::parse(&value).ok_or_else(|| {
+            self.value(line, "transport", &value, "is none: write auto, quic or tcp, or leave it out")
         })
     }
 

@@ -15,6 +15,7 @@ pub(crate) struct RawConfig {
     pub(crate) tunnels: Option<Vec<RawTunnel>>,
     pub(crate) memory: Option<At<String>>,
     pub(crate) links: Option<At<String>>,
+    pub(crate) transport: Option<At<String>>,
 }
 
 /// One entry of `tunnels`. Values are texts, so that the check that follows can tell what they hold: `15s` and `15` are
@@ -77,6 +78,7 @@ impl<'a> Reader<'a> {
                 "pinnedKey" => &mut raw.pinned_key,
                 "memory" => &mut raw.memory,
                 "links" => &mut raw.links,
+                "transport" => &mut raw.transport,
                 "certificate" => &mut raw.certificate,
                 "privKey" => {
                     raw.priv_key = self.text(entry)?.map(|At { value, line }| At { value: Secret(value), line });

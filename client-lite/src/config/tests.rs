@@ -63,6 +63,7 @@ fn errors_name_the_file_the_line_the_field_and_what_to_do() {
         ("version: 2\napex: h\nlinks: 0", vec!["line 3", "`links: 0`", "1 to 8"]),
         ("version: 2\napex: h\nlinks: many", vec!["line 3", "`links: many`", "1 to 8"]),
         ("version: 2\napex: h\nmemory: tiny", vec!["line 3", "`memory: tiny`", "small, normal or large"]),
+        ("version: 2\napex: h\ntransport: sctp", vec!["line 3", "`transport: sctp`", "auto, quic or tcp"]),
         ("version: 2\napex: h\npinnedKey: abc", vec!["line 3", "pinnedKey", "base64"]),
         ("version: 2\napex: h\n\ttunnels: 7", vec!["line 2", "tab"]),
     ] {

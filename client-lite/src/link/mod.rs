@@ -1,15 +1,21 @@
-//! Opens links: QUIC connections to a node, by the settings that were measured to serve many small streams well.
+//! Opens links: QUIC connections to a node, by the settings that were measured to serve many small streams well. Their packets
+//! go over UDP, or over TLS on TCP where no UDP gets through.
 
 use crate::{
+    identity::{Certificate, Key},
+    links::{Plan, Way},
     memory::{Budget, Memory},
     resolve::resolve,
     target::Authority,
+    tls::Trust,
 };
 use quinn::{
     ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TransportConfig,
     VarInt, crypto::rustls::QuicClientConfig,
 };
-use rustls::client::Resumption;
+use rustls::{AlertDescription, client::Resumption};
+use specter_carry::Carried;
+use specter_wire::version::ALPN_LINK;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
@@ -19,6 +25,7 @@ use std::{
 };
 use tokio::time::timeout;
 
+mod dial;
 mod runtime;
 
 /// The sockets that all links share, one for each family of addresses, opened when it is needed.
@@ -48,33 +55,38 @@ impl Dialer {
     }
 
     /// What all links of one certificate share.
-    pub(crate) fn config(&self, mut tls: rustls::ClientConfig) -> Result<ClientConfig, LinkError> {
+    pub(crate) fn settings(
+        &self,
+        trust: &Trust,
+        identity: Option<(&Certificate, &Key)>,
+    ) -> Result<Settings, SettingsError> {
+        let mut tls = trust.client_config(ALPN_LINK, identity)?;
         // Each node would have tickets of its own, and the proof of work is bound to a session.
         tls.resumption = Resumption::disabled();
-        let crypto = QuicClientConfig::try_from(tls).map_err(|_| LinkError::Cipher)?;
-        let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport(&self.memory.budget())));
-        Ok(config)
+        self.settings_of(Arc::new(tls))
     }
 
-    /// A connection to a node at `address`, by the name of the apex.
+    fn settings_of(&self, tls: Arc<rustls::ClientConfig>) -> Result<Settings, SettingsError> {
+        let crypto = Arc::new(QuicClientConfig::try_from(tls.clone()).map_err(|_| SettingsError::Cipher)?);
+        let quic = |transport| {
+            let mut config = ClientConfig::new(crypto.clone());
+            config.transport_config(Arc::new(transport));
+            config
+        };
+        let budget = self.memory.budget();
+        let mut carried = transport(&budget);
+        specter_carry::tune(&mut carried);
+        Ok(Settings { udp: quic(transport(&budget)), tcp: quic(carried), tls })
+    }
+
+    /// A link to the node at `address`, by the name of the apex.
     pub(crate) fn dial(
         &mut self,
         address: SocketAddr,
-        config: ClientConfig,
-    ) -> impl Future<Output = Result<Connection, LinkError>> + Send + use<> {
-        let apex = self.apex.clone();
-        let endpoint = self.endpoint(address);
-        async move {
-            let connecting = endpoint?
-                .connect_with(config, address, &apex.host)
-                .map_err(|source| LinkError::Name { host: apex.host.clone(), source })?;
-            match timeout(HANDSHAKE, connecting).await {
-                Ok(Ok(connection)) => Ok(connection),
-                Ok(Err(ConnectionError::TimedOut)) | Err(_) => Err(LinkError::Silent { apex: apex.to_string() }),
-                Ok(Err(error)) => Err(LinkError::from_connection(error, &apex)),
-            }
-        }
+        settings: Settings,
+        plan: Plan,
+    ) -> impl Future<Output = Result<Link, LinkError>> + Send + use<> {
+        dial::dial((self.apex.clone(), address), self.endpoint(address), settings, plan)
     }
 
     fn endpoint(&mut self, remote: SocketAddr) -> Result<Endpoint, LinkError> {
@@ -90,7 +102,8 @@ impl Dialer {
         Ok(family.insert(endpoint).clone())
     }
 
-    /// Goes on with new sockets, and asks every node for a sign of life: after a sleep the old ones may lead nowhere.
+    /// Goes on with new sockets, and asks every node behind them for a sign of life: after a sleep the old ones may lead
+    /// nowhere.
     pub(crate) fn rebind(&self) {
         let endpoints = [(&self.v4, Ipv4Addr::UNSPECIFIED.into()), (&self.v6, Ipv6Addr::UNSPECIFIED.into())];
         for (endpoint, family) in endpoints {
@@ -110,9 +123,67 @@ impl Dialer {
     }
 }
 
-/// Closes a link in good order: the node learns at once.
-pub(crate) fn close(connection: &Connection) {
-    connection.close(VarInt::from_u32(0), b"shutdown");
+/// What a link is dialled with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    udp: ClientConfig,
+    tcp: ClientConfig,
+    /// Around the packets on TCP. Nobody asks for a certificate there.
+    tls: Arc<rustls::ClientConfig>,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    #[error("the TLS provider lacks what QUIC needs")]
+    Cipher,
+}
+
+/// A connection to a node, and what carries it. Clones are the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    carried: Option<Carried>,
+}
+
+impl Link {
+    pub(crate) fn way(&self) -> Way {
+        if self.carried.is_some() { Way::Tcp } else { Way::Udp }
+    }
+
+    /// Waits until there is nothing any more that could carry the link. Over UDP that never happens.
+    pub(crate) async fn lost(&self) -> io::Error {
+        match &self.carried {
+            Some(carried) => {
+                let error = carried.lost().await;
+                // What the node said last may still be on its way to the connection.
+                timeout(LAST_WORDS, self.connection.closed()).await.ok();
+                error
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Asks the node for a sign of life, if the dialler's sockets do not.
+    pub(crate) fn ask(&self) {
+        if let Some(carried) = &self.carried {
+            carried.ask();
+        }
+    }
+
+    /// Closes in good order: the node learns at once.
+    pub(crate) async fn close(&self) {
+        self.connection.close(VarInt::from_u32(0), b"shutdown");
+        if let Some(carried) = &self.carried {
+            // The dialler waits for all links over UDP together.
+            tokio::select! {
+                _ = timeout(CLOSE, carried.endpoint.wait_idle()) => {}
+                _ = carried.lost() => {}
+            }
+        }
+    }
 }
 
 /// Why there is no link.
@@ -124,12 +195,12 @@ pub(crate) enum LinkError {
     Name { host: String, source: ConnectError },
     #[error("no UDP socket can be opened")]
     Socket { source: io::Error },
-    #[error("{apex} does not answer on UDP: check `apex`, that the node runs, and that no firewall blocks UDP")]
+    #[error("{apex} does not answer: check `apex`, that the node runs, and that no firewall blocks both UDP and TCP")]
     Silent { apex: String },
     #[error(
         "the certificate of {apex} is not trusted: check the name in `apex` and this machine's clock, and give the cluster's CA as `caFile` or --ca if it is a private one"
     )]
-    Untrusted { apex: String, source: ConnectionError },
+    Untrusted { apex: String, source: Cause },
     #[error("the node refuses this client's certificate")]
     CertificateRefused { source: ConnectionError },
     #[error(
@@ -137,9 +208,16 @@ pub(crate) enum LinkError {
     )]
     Version { apex: String },
     #[error("the connection to {apex} was closed")]
-    Closed { apex: String, source: ConnectionError },
-    #[error("the TLS provider lacks what QUIC needs")]
-    Cipher,
+    Closed { apex: String, source: Cause },
+}
+
+/// What ended a link, by what carried it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    #[error(transparent)]
+    Quic(#[from] ConnectionError),
+    #[error(transparent)]
+    Tcp(#[from] io::Error),
 }
 
 impl LinkError {
@@ -150,7 +228,7 @@ impl LinkError {
             // We gave up: only about the node's certificate.
             ConnectionError::TransportError(error) => {
                 if alert_of(error.code.into()).is_some_and(|alert| CERTIFICATE_ALERTS.contains(&alert)) {
-                    return Self::Untrusted { apex, source };
+                    return Self::Untrusted { apex, source: source.into() };
                 }
                 alert_of(error.code.into())
             }
@@ -165,7 +243,19 @@ impl LinkError {
         match alert {
             Some(NO_APPLICATION_PROTOCOL) => Self::Version { apex },
             Some(alert) if CERTIFICATE_ALERTS.contains(&alert) => Self::CertificateRefused { source },
-            Some(_) | None => Self::Closed { apex, source },
+            Some(_) | None => Self::Closed { apex, source: source.into() },
+        }
+    }
+
+    /// The same for what happened on TCP, before there was a link or to its end.
+    pub(crate) fn from_tcp(source: io::Error, apex: &Authority) -> Self {
+        let apex = apex.to_string();
+        match source.get_ref().and_then(|source| source.downcast_ref()) {
+            Some(rustls::Error::InvalidCertificate(_)) => Self::Untrusted { apex, source: source.into() },
+            Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => Self::Version { apex },
+            Some(_) => Self::Closed { apex, source: source.into() },
+            None if source.kind() == io::ErrorKind::ConnectionRefused => Self::Silent { apex },
+            None => Self::Closed { apex, source: source.into() },
         }
     }
 }
@@ -220,6 +310,8 @@ const RESOLVE: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Longest wait for the node to acknowledge the end.
 const CLOSE: Duration = Duration::from_secs(1);
+/// Enough for another task of this program to take a turn.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Keeps the binding of a NAT, the shortest of which last about 30 s, and finds out soon that a node died.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Three keep-alives without an answer. Both ends take the shorter of their timeouts, so a node, too, gives up a client
@@ -232,6 +324,7 @@ const FIRST_RTT: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::links::Transport;
     use rustls::RootCertStore;
     use rustls_pki_types::PrivatePkcs8KeyDer;
 
@@ -258,20 +351,21 @@ mod tests {
         let address = node.local_addr().expect("an address");
         let apex = Authority { host: "localhost".to_owned(), port: address.port() };
         let mut dialer = Dialer::new(apex, Memory::Small);
-        let config = dialer.config(tls).expect("settings");
-        let dialled = dialer.dial(address, config);
+        let settings = dialer.settings_of(Arc::new(tls)).expect("settings");
+        let dialled = dialer.dial(address, settings, Plan::first(Transport::Quic));
         let (link, accepted) = tokio::join!(dialled, async { node.accept().await.expect("a client").await });
         let (link, accepted) = (link.expect("a link"), accepted.expect("a link"));
-        let (before, heard) = (accepted.remote_address(), link.stats().udp_rx.datagrams);
+        let connection = &link.connection;
+        let (before, heard) = (accepted.remote_address(), connection.stats().udp_rx.datagrams);
         dialer.rebind();
         // The answer to the question is all that comes: nothing else is said.
         let answered = async {
-            while link.stats().udp_rx.datagrams == heard || accepted.remote_address() == before {
+            while connection.stats().udp_rx.datagrams == heard || accepted.remote_address() == before {
                 tokio::task::yield_now().await;
             }
         };
         timeout(Duration::from_secs(10), answered).await.expect("the node answers");
-        close(&link);
+        link.close().await;
         timeout(Duration::from_secs(10), accepted.closed()).await.expect("the node hears the end");
         dialer.finish().await;
     }

@@ -6,7 +6,7 @@
 //! As long as links are missing, the best address of a node that has none is dialled, and another one a moment later if
 //! there is no answer yet. With all links up, now and then one more is tried: a node of unknown distance, a new one or
 //! one that came back. It takes the place of a link if it is clearly nearer, or by lot, so that new nodes get their
-//! share; the old link is left only when the new one serves.
+//! share; the old link is left only when the new one serves. In the same order a link over TCP goes back to UDP.
 
 use specter_wire::{id::NodeId, link::Neighbour};
 use std::{
@@ -19,10 +19,13 @@ mod known;
 mod random;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use crate::backoff::Backoff;
 use known::{Known, Place};
 use random::Random;
+use ways::Ways;
+pub(crate) use ways::{Plan, Transport, Way};
 
 /// Number of a link of this client, never used again.
 pub(crate) type LinkNumber = u32;
@@ -34,7 +37,7 @@ pub(crate) enum Decision {
     LookUp,
     /// Open a link and greet, then call [`Links::welcomed`] or [`Links::ended`]. `stranger` asks for an instance number
     /// of its own: the node may be one that has a link, and must not take this one for its successor.
-    Dial { link: LinkNumber, address: SocketAddr, stranger: bool },
+    Dial { link: LinkNumber, address: SocketAddr, stranger: bool, plan: Plan },
     /// Publish on a link that was welcomed.
     Serve(LinkNumber),
     /// Publish there no longer, and close when the last stream has ended.
@@ -50,6 +53,7 @@ pub(crate) struct Links {
     /// Whether certificate and hostnames are there. Until then there is one link, which asks for them.
     ready: bool,
     known: Known,
+    ways: Ways,
     open: Vec<Open>,
     last: LinkNumber,
     random: Random,
@@ -78,6 +82,10 @@ struct Open {
     /// Expected while it is dialled, known from the welcome on.
     node: Option<NodeId>,
     stage: Stage,
+    /// As expected while it is dialled.
+    way: Way,
+    /// How often UDP was tried for it.
+    tries: u32,
     rtt: Duration,
     /// The link to leave when this one has published.
     replaces: Option<LinkNumber>,
@@ -85,14 +93,29 @@ struct Open {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    Dialling { trial: bool },
+    Dialling(Purpose),
     Serving { since: Instant, published: bool },
     Leaving { since: Instant, by_node: bool },
 }
 
+/// What a link is dialled for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    /// One is missing.
+    Missing,
+    /// There may be a better node.
+    Better,
+    /// The node of this link, which is over TCP, may be reached over UDP.
+    Udp(LinkNumber),
+}
+
 impl Open {
     fn is_dialling(&self) -> bool {
-        matches!(self.stage, Stage::Dialling { .. })
+        matches!(self.stage, Stage::Dialling(_))
+    }
+
+    fn is_over_tcp(&self) -> bool {
+        self.way == Way::Tcp && self.is_serving()
     }
 
     fn is_serving(&self) -> bool {
@@ -106,11 +129,12 @@ impl Open {
 
 impl Links {
     /// Knows nothing yet but how many links there should be; [`Links::decide`] begins.
-    pub(crate) fn new(wanted: usize, ready: bool, seed: u64) -> Self {
+    pub(crate) fn new((wanted, transport): (usize, Transport), ready: bool, seed: u64) -> Self {
         Self {
             wanted,
             ready,
             known: Known::default(),
+            ways: Ways::new(transport),
             open: Vec::new(),
             last: 0,
             random: Random::new(seed),
@@ -143,9 +167,10 @@ impl Links {
         self.open.iter().filter(|open| open.is_serving()).map(|open| open.link).min()
     }
 
-    /// Links that are being opened.
+    /// Links that are being opened to further nodes.
     pub(crate) fn dialling(&self) -> usize {
-        self.open.iter().filter(|open| open.is_dialling()).count()
+        let further = |open: &&Open| matches!(open.stage, Stage::Dialling(Purpose::Missing | Purpose::Better));
+        self.open.iter().filter(further).count()
     }
 
     /// Links that there should be.
@@ -184,16 +209,26 @@ impl Links {
     }
 
     /// A node answered the greeting on a link that was dialled.
-    pub(crate) fn welcomed(&mut self, now: Instant, link: LinkNumber, node: NodeId, rtt: Duration) {
-        let serves_there = |open: &Open| open.is_serving() && open.node == Some(node);
-        let twin = self.open.iter().any(serves_there);
+    pub(crate) fn welcomed(&mut self, now: Instant, link: LinkNumber, (node, way): (NodeId, Way), rtt: Duration) {
+        let udp_serves = self.open.iter().any(|open| open.is_serving() && open.way == Way::Udp);
+        let twins = self.open.iter().filter(|open| open.is_serving() && open.node == Some(node));
+        let twins: Vec<LinkNumber> = twins.map(|open| open.link).collect();
         let missing = self.serving() < self.wanted();
         let Some(open) = self.open.iter_mut().find(|open| open.link == link && open.is_dialling()) else { return };
         let address = open.address;
-        (open.node, open.rtt) = (Some(node), rtt);
+        (open.node, open.rtt, open.way) = (Some(node), rtt, way);
+        // Back to UDP, and not to another link of the same node that leads there already.
+        let returns = if let Stage::Dialling(Purpose::Udp(old)) = open.stage { Some(old) } else { None };
+        let returns = returns.filter(|old| twins == [*old]);
+        let twin = returns.is_none() && !twins.is_empty();
+        self.ways.answered(now, way, udp_serves, &mut self.random);
         let fresh = self.known.get_mut(address).is_some_and(|place| std::mem::take(&mut place.fresh));
         self.known.reached(now, address, node, rtt);
-        let replaces = if twin || missing { None } else { self.victim(rtt, fresh) };
+        let replaces = match returns {
+            Some(old) => Some(old),
+            None if twin || missing => None,
+            None => self.victim(rtt, fresh),
+        };
         if twin || (!missing && replaces.is_none()) {
             self.close(link);
         } else if let Some(open) = self.open.iter_mut().find(|open| open.link == link) {
@@ -212,12 +247,14 @@ impl Links {
         if let Stage::Serving { published, .. } = &mut open.stage {
             *published = true;
         }
-        let replaces = open.replaces.take();
-        let old = self.open.iter_mut().find(|open| surplus && Some(open.link) == replaces && open.is_serving());
-        if let Some(old) = old {
+        let (replaces, node) = (open.replaces.take(), open.node);
+        let old = self.open.iter_mut().find(|open| Some(open.link) == replaces && open.is_serving());
+        if let Some(old) = old.filter(|old| surplus || old.node == node) {
             old.stage = Stage::Leaving { since: now, by_node: false };
             self.decisions.push_back(Decision::Leave(old.link));
-            self.improve_at = Some(now + self.random.around(CHANGE));
+            if old.node != node {
+                self.improve_at = Some(now + self.random.around(CHANGE));
+            }
         }
         self.decide(now);
     }
@@ -260,8 +297,9 @@ impl Links {
         }
         self.ended_serving();
         match open.stage {
-            Stage::Leaving { by_node: false, .. } => {}
-            Stage::Dialling { .. } | Stage::Serving { .. } | Stage::Leaving { by_node: true, .. } => {
+            Stage::Leaving { by_node: false, .. } | Stage::Dialling(Purpose::Udp(_)) => {}
+            Stage::Dialling(Purpose::Missing | Purpose::Better)
+            | Stage::Serving { .. } | Stage::Leaving { by_node: true, .. } => {
                 self.known.failed(now, open.address, &mut self.random, self.served_at.is_some());
             }
         }
@@ -276,6 +314,7 @@ impl Links {
             self.close(link);
         }
         self.known.forgive(now);
+        self.ways.forgive(now);
         self.lookup = Lookup { running: self.lookup.running, ..Lookup::default() };
         self.decide(now);
     }
@@ -286,6 +325,7 @@ impl Links {
         self.look_up(now);
         self.fill(now);
         self.improve(now);
+        self.return_to_udp(now);
     }
 
     fn look_up(&mut self, now: Instant) {
@@ -306,7 +346,7 @@ impl Links {
     fn fill(&mut self, now: Instant) {
         let (serving, wanted) = (self.serving(), self.wanted());
         if serving >= wanted {
-            let needless = |open: &&Open| open.stage == Stage::Dialling { trial: false };
+            let needless = |open: &&Open| open.stage == Stage::Dialling(Purpose::Missing);
             let needless: Vec<LinkNumber> = self.open.iter().filter(needless).map(|open| open.link).collect();
             for link in needless {
                 self.close(link);
@@ -329,7 +369,7 @@ impl Links {
             let strange = |place: &Place| !pressed && place.node.is_none();
             let best = best.min_by_key(|place| (strange(place), place.rank(now))).map(|place| place.address);
             let Some(address) = best else { break };
-            self.dial(now, address, false);
+            self.dial(now, address, Purpose::Missing);
         }
         let pressed = self.served_at.is_none();
         let next = self.known.places().iter().filter_map(|place| self.ready_at(place, pressed)).min();
@@ -360,9 +400,34 @@ impl Links {
         let best =
             self.known.places().iter().filter(promising).min_by_key(|place| (place.rtt.is_some(), place.rank(now)));
         if let Some(address) = best.map(|place| place.address) {
-            self.dial(now, address, true);
+            self.dial(now, address, Purpose::Better);
         }
         self.wake_by(first);
+    }
+
+    /// Tries now and then whether UDP gets through to a node that has a link over TCP.
+    fn return_to_udp(&mut self, now: Instant) {
+        if !self.open.iter().any(Open::is_over_tcp) {
+            self.ways.none_over_tcp();
+            return;
+        }
+        let Some(at) = self.ways.try_at() else { return };
+        let trial = |stage| matches!(stage, Stage::Dialling(Purpose::Udp(_) | Purpose::Better));
+        let changing = |open: &Open| trial(open.stage) || open.replaces.is_some();
+        if now < at {
+            self.wake_by(at);
+        } else if self.ready && !self.open.iter().any(changing) {
+            let published = |open: &&mut Open| matches!(open.stage, Stage::Serving { published: true, .. });
+            let over_tcp = self.open.iter_mut().filter(|open| open.way == Way::Tcp).filter(published);
+            let Some(old) = over_tcp.min_by_key(|open| open.tries) else { return };
+            old.tries += 1;
+            let (address, link) = (old.address, old.link);
+            self.ways.tried(now, &mut self.random);
+            self.dial(now, address, Purpose::Udp(link));
+            if let Some(at) = self.ways.try_at() {
+                self.wake_by(at);
+            }
+        }
     }
 
     /// From when on an address may be dialled; None while its node has a link. Who never said which node it is may be
@@ -379,7 +444,7 @@ impl Links {
         }
     }
 
-    fn dial(&mut self, now: Instant, address: SocketAddr, trial: bool) {
+    fn dial(&mut self, now: Instant, address: SocketAddr, purpose: Purpose) {
         let node = self.known.get_mut(address).and_then(|place| place.node);
         let stranger = match node {
             Some(_) => self.open.iter().any(|open| open.node == node),
@@ -387,10 +452,23 @@ impl Links {
         };
         self.last = self.last.wrapping_add(1);
         let link = self.last;
-        self.dialled_at = Some(now);
-        let stage = Stage::Dialling { trial };
-        self.open.push(Open { link, address, node, stage, rtt: Duration::ZERO, replaces: None });
-        self.decisions.push_back(Decision::Dial { link, address, stranger });
+        let plan = if let Purpose::Udp(_) = purpose {
+            Plan::trial()
+        } else {
+            self.dialled_at = Some(now);
+            self.ways.plan(self.open.iter().filter(|open| open.is_serving()).map(|open| open.rtt).max())
+        };
+        self.open.push(Open {
+            link,
+            address,
+            node,
+            stage: Stage::Dialling(purpose),
+            way: Way::Udp,
+            tries: 0,
+            rtt: Duration::ZERO,
+            replaces: None,
+        });
+        self.decisions.push_back(Decision::Dial { link, address, stranger, plan });
     }
 
     /// Which link a node at this distance may take the place of.

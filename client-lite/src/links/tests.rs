@@ -20,6 +20,9 @@ struct World {
     decisions: Vec<Decision>,
     /// Whether nodes name each other.
     gossip: bool,
+    /// Where no UDP gets through.
+    blocked: BTreeSet<SocketAddr>,
+    over_tcp: BTreeSet<LinkNumber>,
 }
 
 impl World {
@@ -30,7 +33,7 @@ impl World {
         let nodes: BTreeMap<_, _> = (1..).zip(rtts_ms).map(node).collect();
         Self {
             now: Instant::now(),
-            links: Links::new(wanted, true, 7),
+            links: Links::new((wanted, Transport::Auto), true, 7),
             apex: nodes.keys().copied().collect(),
             nodes,
             down: BTreeSet::new(),
@@ -39,6 +42,8 @@ impl World {
             silent: BTreeMap::new(),
             decisions: Vec::new(),
             gossip: true,
+            blocked: BTreeSet::new(),
+            over_tcp: BTreeSet::new(),
         }
     }
 
@@ -57,11 +62,19 @@ impl World {
             self.decisions.push(decision);
             match decision {
                 Decision::LookUp => self.links.resolved(self.now, &self.apex),
-                Decision::Dial { link, address, .. } => {
+                Decision::Dial { link, address, plan, .. } => {
                     self.open.insert(link, address);
-                    match self.nodes.get(&address).filter(|_| !self.down.contains(&address)) {
-                        Some((node, rtt)) => self.links.welcomed(self.now, link, *node, *rtt),
-                        None => drop(self.silent.insert(link, self.now + Duration::from_secs(5))),
+                    let way = match (plan.udp && !self.blocked.contains(&address), plan.tcp_after) {
+                        (true, _) => Some(Way::Udp),
+                        (false, Some(_)) => Some(Way::Tcp),
+                        (false, None) => None,
+                    };
+                    if way == Some(Way::Tcp) {
+                        self.over_tcp.insert(link);
+                    }
+                    match (self.nodes.get(&address).filter(|_| !self.down.contains(&address)), way) {
+                        (Some((node, rtt)), Some(way)) => self.links.welcomed(self.now, link, (*node, way), *rtt),
+                        (None, _) | (_, None) => drop(self.silent.insert(link, self.now + Duration::from_secs(5))),
                     }
                 }
                 Decision::Serve(link) => {
@@ -80,6 +93,7 @@ impl World {
     fn end(&mut self, link: LinkNumber) {
         self.open.remove(&link);
         self.serving.remove(&link);
+        self.over_tcp.remove(&link);
         self.silent.remove(&link);
         self.links.ended(self.now, link);
     }
@@ -122,11 +136,17 @@ impl World {
     /// What holds at any time.
     fn check(&self) {
         let links = &self.links;
-        let nodes: Vec<NodeId> =
-            links.open.iter().filter(|open| open.is_serving()).filter_map(|open| open.node).collect();
+        // A link that goes back to UDP stands beside the one that it takes the place of.
+        let returns = |open: &&Open| {
+            let old = links.open.iter().find(|old| Some(old.link) == open.replaces);
+            old.is_some_and(|old| old.node == open.node)
+        };
+        let apart = links.open.iter().filter(|open| open.is_serving() && !returns(open));
+        let nodes: Vec<NodeId> = apart.filter_map(|open| open.node).collect();
+        let serving = links.open.iter().filter(|open| open.is_serving()).count();
         let distinct: BTreeSet<NodeId> = nodes.iter().copied().collect();
         assert_eq!(nodes.len(), distinct.len(), "two links to one node");
-        assert!(nodes.len() <= links.wanted + 1, "more than one in change");
+        assert!(serving <= links.wanted + 1, "more than one in change");
         let dialling = links.dialling();
         assert!(dialling <= links.wanted + HEDGES, "{dialling} at once");
         assert!(links.open.iter().filter(|open| open.is_leaving()).count() <= LEAVING);
@@ -310,7 +330,7 @@ fn nodes_that_are_about_as_near_leave_the_links_where_they_are() {
 fn a_new_node_gets_its_share_of_the_clients() {
     let moved = |seed: u64| {
         let mut world = World::new(3, &[20; 5]);
-        world.links = Links::new(3, true, seed);
+        world.links = Links::new((3, Transport::Auto), true, seed);
         world.pass(10 * MINUTE);
         world.nodes.insert(address(9), (NodeId([9; 16]), Duration::from_millis(20)));
         let told = world.neighbours();
@@ -337,6 +357,66 @@ fn endless_draining_holds_a_bounded_number_of_old_links() {
     assert!(world.open.len() <= 8 + LEAVING, "{}", world.open.len());
 }
 
+/// How each address was dialled, in order.
+fn plans(decisions: &[Decision]) -> Vec<Plan> {
+    let plan =
+        |decision: &Decision| if let Decision::Dial { plan, .. } = decision { Some(*plan) } else { None };
+    decisions.iter().filter_map(plan).collect()
+}
+
+#[test]
+fn where_udp_is_blocked_links_come_up_over_tcp_which_is_dialled_at_once_from_then_on() {
+    let mut world = World::new(3, &[20; 3]);
+    world.blocked = world.nodes.keys().copied().collect();
+    world.pass(Duration::from_secs(2));
+    assert_eq!((world.linked().len(), world.over_tcp.len()), (3, 3));
+    world.decisions.clear();
+    world.kill(address(2));
+    world.down.clear();
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.over_tcp.len(), 3);
+    assert_eq!(plans(&world.decisions)[0], Plan { udp: true, tcp_after: Some(Duration::ZERO) });
+}
+
+#[test]
+fn links_go_back_to_udp_one_by_one_soon_after_it_works_and_are_never_fewer() {
+    // With fewer nodes than wanted links, too.
+    for nodes in [1, 3] {
+        let mut world = World::new(3, &vec![20; nodes]);
+        world.blocked = world.nodes.keys().copied().collect();
+        world.pass(120 * MINUTE);
+        assert_eq!(world.over_tcp.len(), nodes);
+        let trials = plans(&world.decisions).iter().filter(|plan| plan.tcp_after.is_none()).count();
+        assert!((10..25).contains(&trials), "{trials} in two hours");
+        world.blocked.clear();
+        world.decisions.clear();
+        world.pass(16 * MINUTE);
+        assert_eq!((world.linked().len(), world.over_tcp.len()), (nodes, 0));
+        for pair in world.decisions.windows(2) {
+            if let Decision::Leave(left) = pair[1] {
+                assert!(matches!(pair[0], Decision::Serve(new) if new != left), "{pair:?}");
+            }
+        }
+        world.decisions.clear();
+        world.pass(60 * MINUTE);
+        assert_eq!(plans(&world.decisions), [], "nothing is left to be tried");
+    }
+}
+
+#[test]
+fn a_node_that_only_tcp_reaches_changes_nothing_for_the_others() {
+    let mut world = World::new(3, &[20; 4]);
+    world.blocked = [address(2)].into();
+    world.down = [address(4)].into();
+    world.pass(60 * MINUTE);
+    assert_eq!((world.linked().len(), world.over_tcp.len()), (3, 1));
+    world.decisions.clear();
+    world.kill(address(3));
+    world.pass(MINUTE);
+    let delayed = plans(&world.decisions).into_iter().find(|plan| plan.tcp_after.is_some()).expect("a dial");
+    assert_eq!(delayed, Plan { udp: true, tcp_after: Some(Duration::from_millis(250)) });
+}
+
 /// What may happen to a client.
 #[derive(Clone, Debug)]
 enum Event {
@@ -349,6 +429,8 @@ enum Event {
     Garbage(Vec<(u8, [u8; 4], u16)>),
     Ready(bool),
     Woke,
+    Block(u8),
+    Unblock(u8),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -362,6 +444,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => prop::collection::vec(any::<(u8, [u8; 4], u16)>(), 0..16).prop_map(Event::Garbage),
         1 => any::<bool>().prop_map(Event::Ready),
         1 => Just(Event::Woke),
+        1 => (1..8_u8).prop_map(Event::Block),
+        1 => (1..8_u8).prop_map(Event::Unblock),
     ]
 }
 
@@ -376,7 +460,7 @@ proptest! {
         seed: u64,
     ) {
         let mut world = World::new(wanted, &rtts_ms);
-        world.links = Links::new(wanted, true, seed);
+        world.links = Links::new((wanted, Transport::Auto), true, seed);
         world.pass(Duration::ZERO);
         for event in events {
             let nth = |index: u8| world.serving.keys().copied().nth(usize::from(index) % world.serving.len().max(1));
@@ -399,6 +483,8 @@ proptest! {
                 },
                 Event::Ready(ready) => world.links.set_ready(world.now, ready),
                 Event::Woke => world.links.woke(world.now),
+                Event::Block(number) => drop(world.blocked.insert(address(number))),
+                Event::Unblock(number) => drop(world.blocked.remove(&address(number))),
             }
             world.obey();
             // Below what is wanted something is always under way, or a moment is known when it will be.

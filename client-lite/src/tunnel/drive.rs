@@ -4,7 +4,7 @@ use super::{End, LinkLost, Orders, Report, sentence, state::State};
 use crate::{
     config::{Tunnel, full_name},
     control::{ANSWER, Control, ControlError},
-    link::{self, LinkError},
+    link::{Link, LinkError},
     links::LinkNumber,
     session::{Action, Message, Session},
     store::Store,
@@ -36,37 +36,41 @@ pub(super) struct Seat {
 
 impl Seat {
     /// Opens a link and speaks with the node until the link ends or is to end.
-    pub(super) async fn run(mut self, dial: impl Future<Output = Result<Connection, LinkError>>, instance: u64) -> End {
+    pub(super) async fn run(mut self, dial: impl Future<Output = Result<Link, LinkError>>, instance: u64) -> End {
         let dialled = tokio::select! {
             () = self.stop.cancelled() => return End::Stopped,
             () = closed(&mut self.orders) => return End::Closed,
             dialled = dial => dialled,
         };
-        let connection = match dialled {
-            Ok(connection) => connection,
+        let opened = match dialled {
+            Ok(opened) => opened,
             Err(error) => return End::Lost(error.into()),
         };
+        let connection = &opened.connection;
         let service = self.state.service.clone();
         let tasks = TaskTracker::new();
         let end = tokio::select! {
-            end = self.drive(&connection, instance, &tasks) => end,
-            () = service.accept(&connection, &tasks) => End::Lost(self.reason_of(&connection)),
+            // Who says farewell hangs up next.
+            biased;
+            end = self.drive(&opened, instance, &tasks) => end,
+            () = service.accept(connection, &tasks) => End::Lost(self.reason_of(connection)),
+            error = opened.lost() => End::Lost(LinkError::from_tcp(error, &self.state.apex).into()),
         };
         // The stream's error is less than what the connection knows.
         let end = match end {
-            End::Lost(_) if connection.close_reason().is_some() => End::Lost(self.reason_of(&connection)),
+            End::Lost(_) if connection.close_reason().is_some() => End::Lost(self.reason_of(connection)),
             End::Lost(_) | End::Stopped | End::Closed | End::Fatal(_) => end,
         };
-        link::close(&connection);
+        opened.close().await;
         end
     }
 
-    async fn drive(&mut self, connection: &Connection, instance: u64, tasks: &TaskTracker) -> End {
+    async fn drive(&mut self, opened: &Link, instance: u64, tasks: &TaskTracker) -> End {
         let tunnels = self.state.tunnels();
         let session = Session::new(instance, tunnels.borrow().clone());
         let drive = Drive {
             seat: self,
-            connection,
+            opened,
             tasks,
             tunnels,
             session,
@@ -100,7 +104,7 @@ impl Seat {
 
 struct Drive<'a> {
     seat: &'a mut Seat,
-    connection: &'a Connection,
+    opened: &'a Link,
     /// The streams of this link.
     tasks: &'a TaskTracker,
     tunnels: watch::Receiver<Arc<Vec<Tunnel>>>,
@@ -119,12 +123,12 @@ type Proof = Pin<Box<dyn Future<Output = Option<u64>> + Send>>;
 
 impl Drive<'_> {
     async fn run(mut self) -> Result<End, End> {
-        let mut control = Control::open(self.connection).await?;
+        let mut control = Control::open(&self.opened.connection).await?;
         match self.speak(&mut control).await {
             // Streams that were under way when the node said that it goes are served yet.
             Err(End::Lost(_)) if self.drained_by.is_some() => {
                 tokio::select! {
-                    _ = self.connection.closed() => {}
+                    _ = self.opened.connection.closed() => {}
                     () = at(self.drained_by) => {}
                     () = closed(&mut self.seat.orders) => {}
                     () = self.seat.stop.cancelled() => return Ok(End::Stopped),
@@ -201,7 +205,7 @@ impl Drive<'_> {
     async fn act(&mut self, action: Action, control: &mut Control) -> Result<(), End> {
         match action {
             Action::Greeted(node) => {
-                self.seat.report(Report::Welcomed { node, connection: self.connection.clone() }).await;
+                self.seat.report(Report::Welcomed { node, opened: self.opened.clone() }).await;
             }
             Action::Send(id, message) => {
                 if let (Message::Publish { .. }, Some(gateway)) = (&message, self.session.gateway()) {
@@ -247,7 +251,8 @@ impl Drive<'_> {
 
     fn exporter(&self) -> Result<[u8; EXPORTER_BYTES], End> {
         let mut exporter = [0; EXPORTER_BYTES];
-        self.connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").map_err(|_| LinkLost::Exporter)?;
+        let connection = &self.opened.connection;
+        connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").map_err(|_| LinkLost::Exporter)?;
         Ok(exporter)
     }
 

@@ -6,10 +6,9 @@ use super::{
 use crate::{
     clock,
     config::Config,
-    link::{Dialer, LinkError},
-    links::{Decision, LinkNumber, Links},
+    link::{Dialer, Link, LinkError},
+    links::{Decision, LinkNumber, Links, Plan},
 };
-use quinn::Connection;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -53,7 +52,7 @@ type Lookup = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, LinkError>> + 
 struct Handle {
     orders: watch::Sender<Orders>,
     /// From the welcome on.
-    connection: Option<Connection>,
+    opened: Option<Link>,
     /// Datagrams that had come when the machine woke; more of them show that the link lives.
     heard: Option<u64>,
 }
@@ -77,7 +76,7 @@ impl Keeper {
         let now = Instant::now();
         let (reporter, reports) = mpsc::channel(REPORTS);
         Self {
-            links: Links::new(config.links, state.is_complete(), random_u64()),
+            links: Links::new((config.links, config.transport), state.is_complete(), random_u64()),
             dialer: Dialer::new(state.apex.clone(), config.memory),
             state,
             seats: BTreeMap::new(),
@@ -160,7 +159,7 @@ impl Keeper {
     fn carry_out(&mut self, decision: Decision) -> Result<(), TunnelError> {
         match decision {
             Decision::LookUp => self.lookup = Some(Box::pin(self.dialer.look_up())),
-            Decision::Dial { link, address, stranger } => self.dial(link, address, stranger)?,
+            Decision::Dial { link, address, stranger, plan } => self.dial(link, (address, plan), stranger)?,
             Decision::Serve(link) => {
                 let lead = *self.leader.get_or_insert(link) == link;
                 self.order(link, |orders| (orders.serve, orders.lead) = (true, lead));
@@ -180,10 +179,15 @@ impl Keeper {
         Ok(())
     }
 
-    fn dial(&mut self, link: LinkNumber, address: SocketAddr, stranger: bool) -> Result<(), TunnelError> {
-        debug!(link, %address, "dialling");
+    fn dial(
+        &mut self,
+        link: LinkNumber,
+        (address, plan): (SocketAddr, Plan),
+        stranger: bool,
+    ) -> Result<(), TunnelError> {
+        debug!(link, %address, ?plan, "dialling");
         let credentials = self.state.credentials(&self.dialer)?;
-        let dial = self.dialer.dial(address, credentials.config);
+        let dial = self.dialer.dial(address, credentials.settings, plan);
         let instance = if stranger { random_u64() } else { self.state.instance() };
         let (orders, ordered) = watch::channel(Orders::default());
         let seat = Seat {
@@ -193,7 +197,7 @@ impl Keeper {
             reports: self.reporter.clone(),
             stop: self.stop.clone(),
         };
-        self.seats.insert(link, Handle { orders, connection: None, heard: None });
+        self.seats.insert(link, Handle { orders, opened: None, heard: None });
         self.tasks.spawn(async move { (link, credentials.generation, seat.run(dial, instance).await) });
         Ok(())
     }
@@ -201,14 +205,14 @@ impl Keeper {
     async fn reported(&mut self, link: LinkNumber, report: Report) {
         let now = Instant::now();
         match report {
-            Report::Welcomed { node, connection } => {
-                let rtt = connection.rtt();
-                let address = connection.remote_address();
-                debug!(link, %node, %address, ?rtt, "a node answers");
+            Report::Welcomed { node, opened } => {
+                let (rtt, way) = (opened.connection.rtt(), opened.way());
+                let address = opened.connection.remote_address();
+                debug!(link, %node, %address, ?rtt, ?way, "a node answers");
                 if let Some(handle) = self.seats.get_mut(&link) {
-                    handle.connection = Some(connection);
+                    handle.opened = Some(opened);
                 }
-                self.links.welcomed(now, link, node, rtt);
+                self.links.welcomed(now, link, (node, way), rtt);
             }
             Report::Ready => self.links.set_ready(now, true),
             Report::Settled => self.links.published(now, link),
@@ -306,7 +310,7 @@ impl Keeper {
         if now >= self.look_at {
             self.look_at = now + if self.links.serving() == 0 { LOOK_PRESSED } else { LOOK };
             for (link, handle) in &mut self.seats {
-                let Some(connection) = &handle.connection else { continue };
+                let Some(Link { connection, .. }) = &handle.opened else { continue };
                 self.links.measured(now, *link, connection.rtt());
                 if handle.heard.take().is_some_and(|heard| heard == connection.stats().udp_rx.datagrams) {
                     debug!(link, "silent since the machine woke");
@@ -325,7 +329,10 @@ impl Keeper {
         info!("the clock leapt: the machine slept, or was told the time; trying every link");
         self.look_at = now + ANSWER;
         for handle in self.seats.values_mut() {
-            handle.heard = handle.connection.as_ref().map(|connection| connection.stats().udp_rx.datagrams);
+            handle.heard = handle.opened.as_ref().map(|opened| opened.connection.stats().udp_rx.datagrams);
+            if let Some(opened) = &handle.opened {
+                opened.ask();
+            }
         }
         self.dialer.rebind();
         self.links.woke(now);

@@ -13,7 +13,7 @@ use crate::{
     config::{Config, ConfigError},
     control::ControlError,
     identity::KeyError,
-    link::LinkError,
+    link::{Link, LinkError},
     session::SessionError,
     store::{SaveError, Store},
     tls::{Trust, TrustError},
@@ -142,7 +142,7 @@ enum Report {
     /// A node answered, and the link waits for orders.
     Welcomed {
         node: NodeId,
-        connection: quinn::Connection,
+        opened: Link,
     },
     /// Certificate and names are there: other links may be opened.
     Ready,

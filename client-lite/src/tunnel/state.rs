@@ -4,7 +4,7 @@ use super::{End, LinkLost, TunnelError, random_u64, sentence, unix_now_s};
 use crate::{
     config::{Config, Tunnel, raw::Secret},
     identity::{Certificate, Key},
-    link::Dialer,
+    link::{Dialer, Settings, SettingsError},
     rewrite::{NewName, Values},
     serve::{Routes, Service},
     session::wire_name,
@@ -13,7 +13,7 @@ use crate::{
     tls::Trust,
 };
 use ring::digest::{Context, SHA256};
-use specter_wire::{name::Hostname, version::ALPN_LINK};
+use specter_wire::name::Hostname;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tracing::warn;
@@ -36,7 +36,7 @@ struct Identity {
     key_saved: bool,
     instance: u64,
     /// What is dialled with, made of the certificate.
-    dialling: Option<quinn::ClientConfig>,
+    dialling: Option<Settings>,
     /// Counts certificates, so that one that is refused is dropped once.
     generation: u32,
     /// What the routes were made of.
@@ -45,7 +45,7 @@ struct Identity {
 
 /// What a link is dialled with.
 pub(super) struct Credentials {
-    pub(super) config: quinn::ClientConfig,
+    pub(super) settings: Settings,
     pub(super) generation: u32,
 }
 
@@ -107,16 +107,18 @@ impl State {
             warn!("the certificate in the configuration has expired: registering the same key again");
             identity.set(None);
         }
-        let config = match &identity.dialling {
-            Some(config) => config.clone(),
+        let settings = match &identity.dialling {
+            Some(settings) => settings.clone(),
             None => {
                 let shown = identity.certificate.as_ref().map(|certificate| (certificate, &self.key));
-                let tls = self.trust.client_config(ALPN_LINK, shown)?;
-                let config = dialer.config(tls).map_err(|_| TunnelError::Cipher)?;
-                identity.dialling.insert(config).clone()
+                let settings = dialer.settings(&self.trust, shown).map_err(|error| match error {
+                    SettingsError::Tls(error) => TunnelError::Tls(error),
+                    SettingsError::Cipher => TunnelError::Cipher,
+                })?;
+                identity.dialling.insert(settings).clone()
             }
         };
-        Ok(Credentials { config, generation: identity.generation })
+        Ok(Credentials { settings, generation: identity.generation })
     }
 
     /// Gives up a certificate that a node refuses. False if it was given up before, or is no longer the one.

@@ -85,7 +85,7 @@ impl Gateway {
             // Its client has not sent a request yet.
             () = self.shutdown.stopping() => return,
         };
-        let stream = match accepted {
+        let mut stream = match accepted {
             Ok(stream) => stream,
             Err(error) => return tracing::debug!(%error, "a visitor's TLS handshake failed"),
         };
@@ -93,6 +93,10 @@ impl Gateway {
         let speech = Speech::from_alpn(session.alpn_protocol());
         let destination = session.server_name().and_then(|name| sniff::destination(name, &self.apexes));
         match (speech, destination) {
+            (Speech::Link, _) => {
+                stream.get_mut().0.carries_packets();
+                self.carrier.serve(stream, peer);
+            }
             (_, None) => tracing::debug!("a visitor asked for a name outside the apexes"),
             (Speech::Http1, Some(destination)) => http::serve_http1(&self, stream, destination, peer).await,
             (Speech::Http2, Some(destination)) => http::serve_http2(&self, stream, destination, peer).await,

@@ -31,7 +31,11 @@ mod status;
 mod tcp;
 mod tls;
 
-use crate::{route::Router, shutdown::Shutdown, transport::room::Room};
+use crate::{
+    route::Router,
+    shutdown::Shutdown,
+    transport::{carried::Carrier, room::Room},
+};
 use proxy::Proxy;
 use rustls::server::ResolvesServerCert;
 use specter_wire::name::Hostname;
@@ -53,6 +57,7 @@ pub struct Gateway {
     router: Arc<Router>,
     proxy: Proxy,
     tls: Tls,
+    carrier: Carrier,
     apexes: Vec<Hostname>,
     visitors: Arc<Semaphore>,
     sources: Room,
@@ -62,10 +67,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway for tunnels under `apexes`, reached from outside at `port`.
+    /// A gateway for tunnels under `apexes`, reached from outside at `port`. Clients that come instead of visitors are
+    /// left to `carrier`.
     pub fn new(
         router: Arc<Router>,
         certificates: Arc<dyn ResolvesServerCert>,
+        carrier: Carrier,
         apexes: Vec<Hostname>,
         port: u16,
         shutdown: Shutdown,
@@ -77,6 +84,7 @@ impl Gateway {
             router,
             proxy,
             tls: Tls::new(certificates),
+            carrier,
             apexes,
             visitors,
             sources,

@@ -1,6 +1,9 @@
 //! Pure: what a visitor wants, from the name and the protocol that its TLS handshake told.
 
-use specter_wire::{name::Hostname, version::ALPN_CONNECT};
+use specter_wire::{
+    name::Hostname,
+    version::{ALPN_CONNECT, ALPN_LINK},
+};
 
 /// ALPN name of HTTP/2 (RFC 9113 §3.2).
 pub(super) const ALPN_HTTP2: &[u8] = b"h2";
@@ -15,6 +18,8 @@ pub(super) enum Speech {
     Http2,
     /// Raw bytes behind one status byte.
     Connect,
+    /// No visitor: a client, to which UDP is blocked.
+    Link,
     /// Nothing was said.
     Unstated,
 }
@@ -26,6 +31,7 @@ impl Speech {
             Some(ALPN_HTTP2) => Self::Http2,
             Some(ALPN_HTTP1) => Self::Http1,
             Some(ALPN_CONNECT) => Self::Connect,
+            Some(ALPN_LINK) => Self::Link,
             Some(_) | None => Self::Unstated,
         }
     }
@@ -98,6 +104,7 @@ mod tests {
         assert_eq!(Speech::from_alpn(Some(b"h2")), Speech::Http2);
         assert_eq!(Speech::from_alpn(Some(b"http/1.1")), Speech::Http1);
         assert_eq!(Speech::from_alpn(Some(b"specter-connect/1")), Speech::Connect);
+        assert_eq!(Speech::from_alpn(Some(b"specter-link/1")), Speech::Link);
         assert_eq!(Speech::from_alpn(None), Speech::Unstated);
     }
 }

@@ -30,6 +30,10 @@ const KEEPALIVE: TcpKeepalive =
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 const FAREWELL_BYTES: usize = 1 << 20;
 
+/// What the kernel holds of a link's packets beyond what is on its way.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 128 << 10;
+
 /// Read from the kernel at once, into memory that all connections of a thread share. rustls 0.23 asks for 4 to 16 KiB
 /// at a time, which costs a system call each on uploads.
 const READ_BYTES: usize = 64 << 10;
@@ -81,6 +85,14 @@ impl Socket {
         self.patience = RAW_STALL_TIMEOUT;
         // Its other direction goes on after an end of ours: every byte belongs to somebody.
         self.farewell = Farewell::Over;
+    }
+
+    /// Makes what waits wait here, where small packets stand beside large ones, and not in the kernel, behind them.
+    pub(super) fn carries_packets(&mut self) {
+        self.farewell = Farewell::Over;
+        // It only tunes.
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(UNSENT_BYTES);
     }
 
     /// Throws away what the visitor still sends. A connection that is closed while bytes come in is reset by the kernel,

@@ -5,7 +5,7 @@ use super::{
     socket::Socket,
 };
 use rustls::{ServerConfig, crypto::ring, server::ResolvesServerCert};
-use specter_wire::version::ALPN_CONNECT;
+use specter_wire::version::{ALPN_CONNECT, ALPN_LINK};
 use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -25,7 +25,7 @@ impl Tls {
             .expect("the provider serves TLS 1.2 and 1.3")
             .with_no_client_auth()
             .with_cert_resolver(certificates);
-        config.alpn_protocols = [ALPN_CONNECT, ALPN_HTTP2, ALPN_HTTP1].map(<[u8]>::to_vec).to_vec();
+        config.alpn_protocols = [ALPN_LINK, ALPN_CONNECT, ALPN_HTTP2, ALPN_HTTP1].map(<[u8]>::to_vec).to_vec();
         match ring::Ticketer::new() {
             Ok(ticketer) => config.ticketer = ticketer,
             Err(error) => tracing::warn!(%error, "visitors cannot resume TLS sessions"),

@@ -1,18 +1,25 @@
 //! What the node's records changed since the last snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use specter_dht::{
     NodeId, Peer, Record, SlotId, State, Terms, Version,
-    kv::{Durable, Entry, Key},
+    kv::{Durable, Entry, Key, Register},
 };
 
 use super::rows::RowChange;
 
-/// What a snapshot has to take up, by name; the values are those of the moment in which it is made.
-#[derive(Clone, Debug, Default)]
+/// What the records since the last snapshot made of each key that they name; nothing if it is gone. Registers are shared with
+/// the state, so this costs little more than the keys.
+type Keys = BTreeMap<Key, Option<(Version, Arc<Register>)>>;
+
+/// What a snapshot has to take up. What is not a key's is taken by name; its value is that of the moment in which it is made.
+#[derive(Debug, Default)]
 pub(super) struct Changes {
-    slots: BTreeMap<SlotId, BTreeSet<Key>>,
+    slots: BTreeMap<SlotId, Keys>,
     peers: BTreeSet<NodeId>,
     terms: bool,
 }
@@ -34,10 +41,13 @@ impl Changes {
         slots.is_empty() && peers.is_empty() && !terms
     }
 
-    fn append(&mut self, other: Self) {
-        let Self { slots, peers, terms } = other;
-        for (slot, keys) in slots {
-            self.slots.entry(slot).or_default().extend(keys);
+    /// Adds what changed before these.
+    fn prepend(&mut self, before: Self) {
+        let Self { slots, peers, terms } = before;
+        for (slot, mut keys) in slots {
+            let later = self.slots.entry(slot).or_default();
+            keys.append(later);
+            *later = keys;
         }
         self.peers.extend(peers);
         self.terms |= terms;
@@ -65,8 +75,11 @@ impl Tracker {
             Record::Slot { slot, entry } => {
                 let keys = self.changes.slots.entry(*slot).or_default();
                 match entry {
-                    Entry::Accept { key, .. } | Entry::Purge { key, .. } | Entry::Lost { key, .. } => {
-                        keys.insert(key.clone());
+                    Entry::Accept { key, version, register } => {
+                        keys.insert(key.clone(), Some((*version, Arc::clone(register))));
+                    }
+                    Entry::Purge { key, .. } | Entry::Lost { key, .. } => {
+                        keys.insert(key.clone(), None);
                     }
                     Entry::Promise(_) | Entry::Config { .. } => {}
                 }
@@ -86,33 +99,31 @@ impl Tracker {
         !self.changes.is_empty()
     }
 
-    /// Takes the present values of all that changed, as the first step of a snapshot that may still fail.
+    /// Takes all that changed, as the first step of a snapshot that may still fail. However many keys changed, it takes as
+    /// long, except those of slots that the node came to keep since the last one.
     pub(super) fn gather<'a>(
         &mut self,
         terms: Option<Terms>,
         durable: impl Fn(SlotId) -> Option<&'a Durable>,
     ) -> Gathered {
-        let changes = std::mem::take(&mut self.changes);
-        let mut gathered = Gathered { rows: Vec::new(), tenures: BTreeMap::new(), changes };
-        let Gathered { rows, tenures, changes } = &mut gathered;
+        let mut gathered = Gathered { changes: std::mem::take(&mut self.changes), ..Gathered::default() };
+        let Gathered { rows, tenures, renewed, changes } = &mut gathered;
         rows.extend(terms.filter(|_| changes.terms).map(RowChange::Terms));
         for node in &changes.peers {
             rows.push(self.book.get(node).cloned().map_or(RowChange::Forget(*node), RowChange::Remember));
         }
-        for (slot, keys) in &changes.slots {
-            let Some(durable) = durable(*slot) else { continue };
-            tenures.insert(*slot, durable.tenure);
-            let register = |(key, (version, register)): (&Key, &(_, _))| {
-                RowChange::Register(*slot, key.clone(), *version, std::sync::Arc::clone(register))
+        for slot in changes.slots.keys() {
+            let Some(durable) = durable(*slot) else {
+                renewed.insert(*slot);
+                continue;
             };
-            if self.tenures.get(slot).copied().flatten() == durable.tenure {
-                rows.extend(keys.iter().map(|key| match durable.registers.get_key_value(key) {
-                    Some(held) => register(held),
-                    None => RowChange::Remove(*slot, key.clone()),
-                }));
-            } else {
+            tenures.insert(*slot, durable.tenure);
+            if self.tenures.get(slot).copied().flatten() != durable.tenure {
+                renewed.insert(*slot);
                 rows.push(RowChange::Drop(*slot));
-                rows.extend(durable.registers.iter().map(register));
+                rows.extend(durable.registers.iter().map(|(key, (version, register))| {
+                    RowChange::Register(*slot, key.clone(), *version, Arc::clone(register))
+                }));
             }
             rows.push(RowChange::Slot(*slot, Box::new(durable.meta())));
         }
@@ -126,14 +137,37 @@ impl Tracker {
 
     /// The snapshot may lack what was gathered: it is taken up again with what comes.
     pub(super) fn failed(&mut self, changes: Changes) {
-        self.changes.append(changes);
+        self.changes.prepend(changes);
     }
 }
 
 /// What is on its way to the snapshot.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Gathered {
-    pub(super) rows: Vec<RowChange>,
+    rows: Vec<RowChange>,
+    /// The membership that the snapshot has each slot's rows of from then on.
     pub(super) tenures: BTreeMap<SlotId, Option<Version>>,
+    /// Slots of which `rows` has every register.
+    renewed: BTreeSet<SlotId>,
+    /// What all this is the new state of.
     pub(super) changes: Changes,
+}
+
+impl Gathered {
+    /// How many rows there are, at most.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len() + self.changes.slots.values().map(BTreeMap::len).sum::<usize>()
+    }
+
+    /// Every row.
+    pub(super) fn rows(&self) -> impl Iterator<Item = RowChange> {
+        let slots = self.changes.slots.iter().filter(|(slot, _)| !self.renewed.contains(slot));
+        let registers = slots.flat_map(|(slot, keys)| {
+            keys.iter().map(|(key, held)| match held {
+                Some((version, register)) => RowChange::Register(*slot, key.clone(), *version, Arc::clone(register)),
+                None => RowChange::Remove(*slot, key.clone()),
+            })
+        });
+        self.rows.iter().cloned().chain(registers)
+    }
 }

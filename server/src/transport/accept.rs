@@ -14,8 +14,8 @@ use tokio::time::timeout;
 /// Accepts connections for all endpoints of a node.
 pub struct Acceptor {
     serve: Box<dyn Fn(Accepted) + Send + Sync>,
-    shutdown: Shutdown,
-    handshakes: Room,
+    pub(super) shutdown: Shutdown,
+    pub(super) handshakes: Room,
 }
 
 /// A connection whose certificate, if it has one, is verified and fits what it came for.
@@ -37,7 +37,7 @@ const HANDSHAKES_EACH: usize = 128;
 const HANDSHAKES_BEFORE_RETRY: usize = 256;
 
 /// TLS must be done in this time.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Acceptor {
     /// Hands what it accepts to `serve`, which must not block.
@@ -84,7 +84,7 @@ impl Acceptor {
     }
 
     /// TLS has verified what was shown, but not asked whether it fits the ALPN.
-    fn sort(&self, connection: Connection, place: Place) {
+    pub(super) fn sort(&self, connection: Connection, place: Place) {
         let peer = connection.remote_address();
         match (alpn(&connection).as_deref(), Role::of(&connection)) {
             // Other nodes are needed to the end: they take over what this one keeps.

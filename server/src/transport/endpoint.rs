@@ -170,6 +170,18 @@ pub fn serve(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, secret: &[u8]) -
     })
 }
 
+/// Settings for a link whose packets come over TLS on TCP: those of any link, for one connection.
+///
+/// # Errors
+/// [`BindError::Tls`].
+pub(super) fn carried(tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, BindError> {
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    let mut transport = transport();
+    specter_carry::tune(&mut transport);
+    config.transport_config(Arc::new(transport)).max_incoming(1).migration(false);
+    Ok(config)
+}
+
 fn lasting(secret: &[u8]) -> EndpointConfig {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let reset = hmac::sign(&secret, b"specter stateless reset");

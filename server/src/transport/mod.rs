@@ -3,6 +3,7 @@
 //! | part | does |
 //! |---|---|
 //! | [`accept`] | accepts QUIC connections, and tells links from other nodes |
+//! | [`carried`] | accepts links whose packets come over TLS on TCP |
 //! | [`endpoint`] | binds UDP sockets and sets QUIC up for nodes |
 //! | [`defer`] | runs QUIC drivers behind the tasks that feed them |
 //! | [`framed`] | reads and writes `specter_wire` frames |
@@ -12,6 +13,7 @@
 //! | `room` | bounds on connections, in all and from one source |
 
 pub mod accept;
+pub mod carried;
 pub mod defer;
 pub mod endpoint;
 pub mod framed;

@@ -3,12 +3,13 @@
 use crate::{Tree, Violation};
 
 /// Our own crates that a crate's manifest may name, by the folder of the crate.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("wire", &[]),
+    ("carry", &[]),
     ("server/dht", &["specter-wire"]),
     ("server/storage", &[]),
-    ("client-lite", &["specter-wire"]),
-    ("server", &["specter-wire", "specter-dht", "specter-storage", "client-lite"]),
+    ("client-lite", &["specter-wire", "specter-carry"]),
+    ("server", &["specter-wire", "specter-carry", "specter-dht", "specter-storage", "client-lite"]),
     ("tests/crash", &["specter-server"]),
     ("tests/e2e", &["specter-wire"]),
     ("tests/bench", &["specter-wire"]),
@@ -17,7 +18,8 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("tests/tidy", &[]),
 ];
 
-const OWN: [&str; 5] = ["specter-wire", "specter-dht", "specter-storage", "client-lite", "specter-server"];
+const OWN: [&str; 6] =
+    ["specter-wire", "specter-carry", "specter-dht", "specter-storage", "client-lite", "specter-server"];
 
 /// A library, the folder it is watched in, and the files or folders in it that may name it.
 const LIBRARIES: [(&str, &str, &[&str]); 9] = [
