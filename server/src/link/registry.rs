@@ -368,7 +368,7 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{identity, transport::endpoint};
     use futures_util::FutureExt as _;
@@ -380,14 +380,14 @@ mod tests {
     const BOB: ClientId = ClientId([2; 32]);
 
     /// Two endpoints on loopback that make as many connections as a test needs.
-    struct Loopback {
+    pub(crate) struct Loopback {
         node: quinn::Endpoint,
         client: quinn::Endpoint,
         kept: Vec<quinn::Connection>,
     }
 
     impl Loopback {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("certificate");
             let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
             let certificate = certified.cert.der().clone();
@@ -421,7 +421,12 @@ mod tests {
             near
         }
 
-        async fn enter(&mut self, registry: &Registry, client: ClientId, instance: u64) -> Result<Entered, Full> {
+        pub(crate) async fn enter(
+            &mut self,
+            registry: &Registry,
+            client: ClientId,
+            instance: u64,
+        ) -> Result<Entered, Full> {
             let (probes, asked) = mpsc::channel(1);
             let link = registry.enter(client, instance, self.connection().await, probes)?;
             Ok(Entered { link, asked })
@@ -429,8 +434,8 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Entered {
-        link: Arc<Link>,
+    pub(crate) struct Entered {
+        pub(crate) link: Arc<Link>,
         asked: mpsc::Receiver<()>,
     }
 

@@ -17,8 +17,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// A node that nobody has asked for in this time is forgotten.
-const IDLE: Duration = Duration::from_secs(60);
+/// A node that nobody has asked for in this time is forgotten, and with it since when it is out of reach. Longer than it
+/// takes the announcer to go round all names: it removes the routes of a node that stays away.
+const IDLE: Duration = Duration::from_secs(180);
 
 /// A node that is not connected has this long to take a stream, handshake included.
 const FIRST_PATIENCE: Duration = Duration::from_millis(400);
