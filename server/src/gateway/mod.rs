@@ -93,11 +93,6 @@ impl Gateway {
         })
     }
 
-    /// Closes connections that no visitor uses at the moment, by way of those nodes.
-    pub fn close_unused(&self, of: impl Fn(SocketAddr) -> bool) {
-        self.proxy.close_unused(of);
-    }
-
     /// Serves TLS on `listener` until the node stops.
     ///
     /// # Errors
