@@ -16,10 +16,18 @@ use super::rows::RowChange;
 /// the state, so this costs little more than the keys.
 type Keys = BTreeMap<Key, Option<(Version, Arc<Register>)>>;
 
+/// What changed of a slot.
+#[derive(Debug, Default)]
+struct SlotChanges {
+    keys: Keys,
+    /// The node may have become a member or none, which no record says, and then what it held before is gone.
+    has_config: bool,
+}
+
 /// What a snapshot has to take up. What is not a key's is taken by name; its value is that of the moment in which it is made.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    slots: BTreeMap<SlotId, Keys>,
+    slots: BTreeMap<SlotId, SlotChanges>,
     peers: BTreeSet<NodeId>,
     terms: bool,
 }
@@ -44,10 +52,11 @@ impl Changes {
     /// Adds what changed before these.
     fn prepend(&mut self, before: Self) {
         let Self { slots, peers, terms } = before;
-        for (slot, mut keys) in slots {
+        for (slot, mut before) in slots {
             let later = self.slots.entry(slot).or_default();
-            keys.append(later);
-            *later = keys;
+            before.keys.append(&mut later.keys);
+            before.has_config |= later.has_config;
+            *later = before;
         }
         self.peers.extend(peers);
         self.terms |= terms;
@@ -73,15 +82,16 @@ impl Tracker {
                 }
             }
             Record::Slot { slot, entry } => {
-                let keys = self.changes.slots.entry(*slot).or_default();
+                let changes = self.changes.slots.entry(*slot).or_default();
                 match entry {
                     Entry::Accept { key, version, register } => {
-                        keys.insert(key.clone(), Some((*version, Arc::clone(register))));
+                        changes.keys.insert(key.clone(), Some((*version, Arc::clone(register))));
                     }
                     Entry::Purge { key, .. } | Entry::Lost { key, .. } => {
-                        keys.insert(key.clone(), None);
+                        changes.keys.insert(key.clone(), None);
                     }
-                    Entry::Promise(_) | Entry::Config { .. } => {}
+                    Entry::Config { .. } => changes.has_config = true,
+                    Entry::Promise(_) => {}
                 }
             }
             Record::Remember(peer) => {
@@ -100,30 +110,33 @@ impl Tracker {
     }
 
     /// Takes all that changed, as the first step of a snapshot that may still fail. However many keys changed, it takes as
-    /// long, except those of slots that the node came to keep since the last one.
+    /// long, except those of slots whose members changed, too.
     pub(super) fn gather<'a>(
         &mut self,
         terms: Option<Terms>,
         durable: impl Fn(SlotId) -> Option<&'a Durable>,
     ) -> Gathered {
         let mut gathered = Gathered { changes: std::mem::take(&mut self.changes), ..Gathered::default() };
-        let Gathered { rows, tenures, renewed, changes } = &mut gathered;
+        let Gathered { rows, tenures, done, changes } = &mut gathered;
         rows.extend(terms.filter(|_| changes.terms).map(RowChange::Terms));
         for node in &changes.peers {
             rows.push(self.book.get(node).cloned().map_or(RowChange::Forget(*node), RowChange::Remember));
         }
-        for slot in changes.slots.keys() {
+        for (slot, SlotChanges { keys, has_config }) in &changes.slots {
             let Some(durable) = durable(*slot) else {
-                renewed.insert(*slot);
+                done.insert(*slot);
                 continue;
             };
             tenures.insert(*slot, durable.tenure);
-            if self.tenures.get(slot).copied().flatten() != durable.tenure {
-                renewed.insert(*slot);
+            let is_renewed = self.tenures.get(slot).copied().flatten() != durable.tenure;
+            if is_renewed {
                 rows.push(RowChange::Drop(*slot));
-                rows.extend(durable.registers.iter().map(|(key, (version, register))| {
-                    RowChange::Register(*slot, key.clone(), *version, Arc::clone(register))
-                }));
+                rows.extend(durable.registers.iter().map(|(key, held)| row(*slot, key, Some(held))));
+            } else if *has_config {
+                rows.extend(keys.keys().map(|key| row(*slot, key, durable.registers.get(key))));
+            }
+            if is_renewed || *has_config {
+                done.insert(*slot);
             }
             rows.push(RowChange::Slot(*slot, Box::new(durable.meta())));
         }
@@ -147,27 +160,61 @@ pub(super) struct Gathered {
     rows: Vec<RowChange>,
     /// The membership that the snapshot has each slot's rows of from then on.
     pub(super) tenures: BTreeMap<SlotId, Option<Version>>,
-    /// Slots of which `rows` has every register.
-    renewed: BTreeSet<SlotId>,
+    /// Slots of which `rows` has every register that there is to write.
+    done: BTreeSet<SlotId>,
     /// What all this is the new state of.
     pub(super) changes: Changes,
 }
 
 impl Gathered {
-    /// How many rows there are, at most.
-    pub(super) fn len(&self) -> usize {
-        self.rows.len() + self.changes.slots.values().map(BTreeMap::len).sum::<usize>()
-    }
-
     /// Every row.
     pub(super) fn rows(&self) -> impl Iterator<Item = RowChange> {
-        let slots = self.changes.slots.iter().filter(|(slot, _)| !self.renewed.contains(slot));
-        let registers = slots.flat_map(|(slot, keys)| {
-            keys.iter().map(|(key, held)| match held {
-                Some((version, register)) => RowChange::Register(*slot, key.clone(), *version, Arc::clone(register)),
-                None => RowChange::Remove(*slot, key.clone()),
-            })
-        });
+        let slots = self.changes.slots.iter().filter(|(slot, _)| !self.done.contains(slot));
+        let registers =
+            slots.flat_map(|(slot, changes)| changes.keys.iter().map(|(key, held)| row(*slot, key, held.as_ref())));
         self.rows.iter().cloned().chain(registers)
+    }
+}
+
+fn row(slot: SlotId, key: &Key, held: Option<&(Version, Arc<Register>)>) -> RowChange {
+    match held {
+        Some((version, register)) => RowChange::Register(slot, key.clone(), *version, Arc::clone(register)),
+        None => RowChange::Remove(slot, key.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use specter_dht::kv::{Config, Operation, Rules};
+
+    #[test]
+    fn what_a_node_kept_only_between_two_snapshots_is_in_neither() {
+        const SLOT: SlotId = SlotId(3);
+        let (me, other) = (NodeId(1), NodeId(2));
+        let mut register = Register::EMPTY;
+        register.apply(&Operation::Put { value: vec![1], fence: None }, 1);
+        let accept = |key: &[u8]| Entry::Accept {
+            key: key.to_vec(),
+            version: Version { seq: 1, ..Version::default() },
+            register: Arc::new(register.clone()),
+        };
+        let member = |node| Entry::Config { config: Config::founding([node]), chosen: true };
+        let mut durable = Durable::new(me, Rules::default());
+        let mut tracker = Tracker::default();
+        let mut written = |entries: &[Entry]| {
+            for entry in entries {
+                durable.apply(entry);
+                tracker.note(&Record::Slot { slot: SLOT, entry: entry.clone() });
+            }
+            let gathered = tracker.gather(None, |_| Some(&durable));
+            let held = |row: &RowChange| matches!(row, RowChange::Register(..));
+            let rows = gathered.rows().filter(held).count();
+            tracker.saved(gathered.tenures);
+            rows
+        };
+        assert_eq!(written(&[member(me), accept(b"a"), member(other)]), 0);
+        assert_eq!(written(&[member(me), accept(b"a")]), 1);
+        assert_eq!(written(&[accept(b"b"), accept(b"b")]), 1, "what is there already is not written again");
     }
 }

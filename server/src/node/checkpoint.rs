@@ -136,7 +136,7 @@ impl Checkpoints {
     fn begin(&mut self, node: &specter_dht::Node, position: u64) -> Job {
         let gathered =
             self.tracker.gather(node.terms(), |slot| node.slots().get(&slot).map(specter_dht::kv::Slot::state));
-        debug!(lsn = position, rows = gathered.len(), "a checkpoint begins");
+        debug!(lsn = position, "a checkpoint begins");
         self.under_way = Some(position);
         Job { lsn: position, before: self.saved_lsn.clone(), gathered }
     }
