@@ -40,7 +40,7 @@ use proxy::Proxy;
 use rustls::server::ResolvesServerCert;
 use specter_wire::name::Hostname;
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     sync::{Arc, atomic::AtomicU64},
 };
 use tls::Tls;
