@@ -32,7 +32,6 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 
-mod farewell;
 mod join;
 
 /// A node that serves.
@@ -169,8 +168,6 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     let router = Arc::new(Router::new(registry.clone(), relays, &node.handle(), address, visitors.clone()));
     let carrier = Carrier::new(acceptor, tls)?;
     let gateway = Gateway::new(router, certificates, carrier, config.apexes, port, visitors.clone());
-    let (seeing_off, stopping) = (farewell::see_off(gateway.clone(), node.neighbours()), peer_tasks.token());
-    peer_tasks.spawn(async move { stopping.run_until_cancelled(seeing_off).await.unwrap_or(()) });
     find_footing(&node.handle()).await;
     for listener in tcp {
         gateway.serve_tls(listener)?;

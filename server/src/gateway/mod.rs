@@ -40,7 +40,7 @@ use proxy::Proxy;
 use rustls::server::ResolvesServerCert;
 use specter_wire::name::Hostname;
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     sync::{Arc, atomic::AtomicU64},
 };
 use tls::Tls;
@@ -91,11 +91,6 @@ impl Gateway {
             count: AtomicU64::new(0),
             shutdown,
         })
-    }
-
-    /// Closes connections that no visitor uses at the moment, by way of those nodes.
-    pub fn close_unused(&self, of: impl Fn(SocketAddr) -> bool) {
-        self.proxy.close_unused(of);
     }
 
     /// Serves TLS on `listener` until the node stops.

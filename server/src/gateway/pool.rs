@@ -105,20 +105,6 @@ impl Pool {
         pool
     }
 
-    /// Closes connections by way of those nodes once nobody uses them.
-    pub(super) fn close_unused(&self, of: impl Fn(SocketAddr) -> bool) {
-        let by = |carrier: &Carrier| match carrier {
-            Carrier::Link(_) => false,
-            Carrier::Node(node, _) => of(node.address()),
-        };
-        let mut parked = self.lock();
-        parked.http1.retain(|_, connections| {
-            connections.retain(|idle| !by(&idle.connection.carrier));
-            !connections.is_empty()
-        });
-        parked.http2.retain(|_, (_, carrier)| !by(carrier));
-    }
-
     /// A connection that was used before and still works.
     pub(super) async fn take(&self, way: &Way, hostname: &Hostname, kind: StreamKind) -> Option<Connection> {
         let key = (way.id(), hostname.clone());

@@ -35,11 +35,6 @@ impl Proxy {
         Self { router, pool: Pool::new(shutdown.clone()), port, shutdown }
     }
 
-    /// See [`super::Gateway::close_unused`].
-    pub(super) fn close_unused(&self, of: impl Fn(SocketAddr) -> bool) {
-        self.pool.close_unused(of);
-    }
-
     /// Answers a request that came on a connection made for `destination`. Never fails: a failure is a page.
     pub(super) async fn answer(
         &self,

@@ -236,6 +236,22 @@ impl Nodes {
         Ok(start.elapsed())
     }
 
+    /// Makes a node a new certificate, with a new key, for its next start.
+    ///
+    /// # Errors
+    /// What the program complained about.
+    pub async fn renew(&self, index: usize) -> Outcome<()> {
+        let (node, file) = (&self.nodes[index], "again.toml");
+        let authority = self.authority_file.parent().ok_or("the authority is in no folder")?;
+        let (old, new) = (authority.with_file_name(format!("certs-{index}")), node.folder.join("renewed"));
+        let mut make = Command::new(&node.program);
+        make.args(["pki", "node", "--advertise", &node.address.to_string(), "--cert-dir"]).arg(authority);
+        make.arg("--out").arg(&new);
+        succeed("pki", make).await?;
+        let text = fs::read_to_string(node.folder.join(file))?;
+        Ok(fs::write(node.folder.join(file), text.replace(&format!("{old:?}"), &format!("{new:?}")))?)
+    }
+
     /// Starts all that do not run, at once, and waits until each is ready.
     ///
     /// # Errors

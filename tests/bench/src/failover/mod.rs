@@ -10,7 +10,10 @@ mod scene;
 mod table;
 
 use crate::{Outcome, args::FailoverArgs, programs::Programs};
-use std::path::Path;
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 use table::Row;
 
 /// What is broken.
@@ -75,6 +78,20 @@ struct Setting<'a> {
     folder: &'a Path,
 }
 
+/// A folder that no earlier run has used: data and certificates of another cluster would be in the way.
+fn fresh(folder: &Path, name: &str) -> Outcome<PathBuf> {
+    std::fs::create_dir_all(folder)?;
+    let names = std::iter::once(name.to_owned()).chain((2_u32..).map(|number| format!("{name}-{number}")));
+    for own in names.map(|name| folder.join(name)) {
+        match std::fs::create_dir(&own) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(own),
+        }
+    }
+    Err("every folder is taken".into())
+}
+
 /// Runs the cases that are asked for and prints a table of what visitors saw.
 pub(crate) async fn measure(args: &FailoverArgs, programs: &Programs, folder: &Path) -> Outcome<()> {
     let names = Case::ALL.map(|(_, name)| name);
@@ -85,8 +102,7 @@ pub(crate) async fn measure(args: &FailoverArgs, programs: &Programs, folder: &P
     let mut rows = Vec::new();
     for (case, name) in Case::ALL.into_iter().filter(|(_, name)| wanted(name)) {
         eprintln!("{name}");
-        let own = folder.join(name);
-        std::fs::create_dir_all(&own)?;
+        let own = fresh(folder, name)?;
         // What one case could not do is a result, and no reason to leave out the others.
         let setting = Setting { args, programs, folder: &own };
         let seen = match case.run(&setting).await {
@@ -106,4 +122,16 @@ pub(crate) async fn measure(args: &FailoverArgs, programs: &Programs, folder: &P
         table::text(&rows)
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_run_has_a_folder_of_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names: Vec<_> = (0..3).map(|_| fresh(folder.path(), "stop").expect("a folder")).collect();
+        assert_eq!(names, ["stop", "stop-2", "stop-3"].map(|name| folder.path().join(name)));
+    }
 }

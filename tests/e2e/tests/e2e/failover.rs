@@ -50,16 +50,20 @@ impl Scene {
             scene.clients.push(client);
         }
         scene.served("at first").await;
-        // Links to the other nodes follow the first.
-        let links = 3 * clients;
+        scene.linked().await;
+        scene
+    }
+
+    /// Waits until each client has a link to each node: the others follow the first.
+    async fn linked(&self) {
+        let links = 3 * self.clients.len();
         let linked = async {
             let mut pace = interval(Duration::from_millis(100));
-            while scene.links().await < links {
+            while self.links().await < links {
                 pace.tick().await;
             }
         };
         timeout(LIMIT, linked).await.expect("each client has a link to each node");
-        scene
     }
 
     async fn client(&self, name: &str, port: u16, tunnels: usize) -> Client {
@@ -379,6 +383,27 @@ async fn several_clients_of_one_identity_serve_one_hostname_as_long_as_one_of_th
     scene.served("by the first alone").await;
     scene.visited(&load, 30).await;
     assert!(scene.target.requests() > before, "the first client serves");
+}
+
+#[tokio::test]
+async fn a_node_with_a_new_certificate_is_the_node_it_was_and_links_to_the_others_go_on() {
+    let mut scene = Scene::start(2).await;
+    let load = scene.load();
+    scene.visited(&load, 30).await;
+    let links = |node: usize| scene.nodes.nodes[node].log().matches("a link is up").count();
+    let (before, others) = (links(1), [links(0), links(2)]);
+    scene.nodes.renew(1).await.expect("a certificate");
+    let known = scene.nodes.nodes[0].status().await.expect("its status").members.len();
+    scene.nodes.nodes[1].stop().await.expect("it stops in order");
+    scene.nodes.nodes[1].start().await.expect("it starts with its data");
+    scene.served("with a new certificate").await;
+    scene.nodes.whole(LIMIT).await.expect("one ring");
+    assert_eq!(scene.nodes.nodes[0].status().await.expect("its status").members.len(), known, "no node was added");
+    scene.linked().await;
+    scene.visited(&load, 30).await;
+    let links = |node: usize| scene.nodes.nodes[node].log().matches("a link is up").count();
+    assert!(links(1) > before, "clients came back to it");
+    assert_eq!([links(0), links(2)], others, "no client left another node for it");
 }
 
 fn loopback(port: u16) -> SocketAddr {
