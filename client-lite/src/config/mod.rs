@@ -274,9 +274,8 @@ impl Checker<'_> {
         let Some(At { value, line }) = transport else {
             return Ok(Transport::default());
         };
-        Transport::parse(&value).ok_or_else(|| {
-            self.value(line, "transport", &value, "is none: write auto, quic or tcp, or leave it out")
-        })
+        Transport::parse(&value)
+            .ok_or_else(|| self.value(line, "transport", &value, "is none: write auto, quic or tcp, or leave it out"))
     }
 
     fn tunnel(&self, raw: RawTunnel, fallback_line: u64) -> Result<Tunnel, ConfigError> {

@@ -50,7 +50,9 @@ pub(super) async fn dial(
         }
         // What somebody said tells more than silence.
         match (udp_silent.take(), tcp_failed.take()) {
-            (Some(silence), Some(LinkError::Silent { .. } | LinkError::Socket { .. })) if plan.udp => return Err(silence),
+            (Some(silence), Some(LinkError::Silent { .. } | LinkError::Socket { .. })) if plan.udp => {
+                return Err(silence);
+            }
             (Some(_), Some(error)) => return Err(error),
             (udp, tcp) => (udp_silent, tcp_failed) = (udp, tcp),
         }

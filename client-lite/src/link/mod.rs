@@ -14,9 +14,9 @@ use quinn::{
     VarInt, crypto::rustls::QuicClientConfig,
 };
 use rustls::{AlertDescription, client::Resumption};
+use socket2::{Domain, Protocol, Socket, Type};
 use specter_carry::Carried;
 use specter_wire::version::ALPN_LINK;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},

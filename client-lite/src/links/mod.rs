@@ -299,7 +299,8 @@ impl Links {
         match open.stage {
             Stage::Leaving { by_node: false, .. } | Stage::Dialling(Purpose::Udp(_)) => {}
             Stage::Dialling(Purpose::Missing | Purpose::Better)
-            | Stage::Serving { .. } | Stage::Leaving { by_node: true, .. } => {
+            | Stage::Serving { .. }
+            | Stage::Leaving { by_node: true, .. } => {
                 self.known.failed(now, open.address, &mut self.random, self.served_at.is_some());
             }
         }

@@ -359,8 +359,7 @@ fn endless_draining_holds_a_bounded_number_of_old_links() {
 
 /// How each address was dialled, in order.
 fn plans(decisions: &[Decision]) -> Vec<Plan> {
-    let plan =
-        |decision: &Decision| if let Decision::Dial { plan, .. } = decision { Some(*plan) } else { None };
+    let plan = |decision: &Decision| if let Decision::Dial { plan, .. } = decision { Some(*plan) } else { None };
     decisions.iter().filter_map(plan).collect()
 }
 

@@ -5,8 +5,8 @@ mod cluster; // several nodes: joining, status, draining, `dev --nodes`
 mod crash; // nodes that are killed
 mod dev; // the first command of the README
 mod failover; // nodes, clients and wires that fail under load; no times, which `bench failover` measures
-mod fallback; // links over TCP, where no UDP gets through
 mod failures; // what a visitor sees when something behind the gateway fails
+mod fallback; // links over TCP, where no UDP gets through
 mod forwarding; // what a target learns of its visitor
 mod http; // pages, bodies, protocols
 mod node; // command line, configuration, garbage on ports
