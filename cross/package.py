@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""package.py ROOT VERSION ARCHITECTURE OUT   makes an .ipk and an .apk for OpenWrt of the files in ROOT.
+"""package.py ROOT VERSION OUT ARCHITECTURE...   makes an .ipk and an .apk for OpenWrt of the files in ROOT, for each architecture.
 
 An .ipk is a tar of two tars, for opkg (OpenWrt up to 24.10). An .apk is two streams of gzip, control and data, where the control part
 tells the digest of the data part and each file carries its own: the format that apk-tools reads since version 2 (OpenWrt from 25 on).
 Both are not signed. The same input makes the same bytes. zopfli writes what gzip reads, two hundredths smaller.
 """
+import functools
 import gzip
 import hashlib
 import io
@@ -34,6 +35,8 @@ REMOVE = """#!/bin/sh
 APK_NAMES = f'export root="${{IPKG_INSTROOT}}"\nexport pkgname="{NAME}"\n'
 
 
+# Packages for several architectures hold the same files.
+@functools.cache
 def pack(data: bytes) -> bytes:
     return zopfli.gzip.compress(data, numiterations=5)
 
@@ -146,18 +149,19 @@ def check(files: dict[str, tuple[bytes, int]], made_ipk: bytes, made_apk: bytes)
 
 
 def main() -> None:
-    root, version, architecture, out = sys.argv[1:]
+    root, version, out, *architectures = sys.argv[1:]
     files = {
         str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mode & 0o777)
         for path in sorted(pathlib.Path(root).rglob("*"))
         if path.is_file()
     }
-    made = ipk(files, version, architecture), apk(files, version, architecture)
-    check(files, *made)
-    for package, ending in zip(made, ("ipk", "apk")):
-        path = pathlib.Path(out, f"{NAME}_{version}-r1_{architecture}.{ending}")
-        path.write_bytes(package)
-        print(path)
+    for architecture in architectures:
+        made = ipk(files, version, architecture), apk(files, version, architecture)
+        check(files, *made)
+        for package, ending in zip(made, ("ipk", "apk")):
+            path = pathlib.Path(out, f"{NAME}_{version}-r1_{architecture}.{ending}")
+            path.write_bytes(package)
+            print(path)
 
 
 main()

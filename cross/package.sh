@@ -16,8 +16,8 @@ python=${CROSS_HOME:-$PWD/target/cross-toolchain}/venv/bin/python
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
-openwrt() { # PROGRAM TRIPLE ARCHITECTURE
-    local root=$stage/$2-$3
+openwrt() { # PROGRAM TRIPLE ARCHITECTURE...
+    local root=$stage/$2
     install -D -m 755 "$1" "$root/usr/bin/client-lite"
     install -D -m 755 cross/openwrt/files/uci-to-yaml "$root/usr/lib/specter/uci-to-yaml"
     install -D -m 755 cross/openwrt/files/specter.init "$root/etc/init.d/specter"
@@ -25,7 +25,7 @@ openwrt() { # PROGRAM TRIPLE ARCHITECTURE
     # What a new firmware takes over.
     install -d "$root/lib/upgrade/keep.d"
     echo /etc/specter/ >"$root/lib/upgrade/keep.d/specter-client"
-    "$python" cross/package.py "$root" "$version" "$3" "target/cross/$2"
+    "$python" cross/package.py "$root" "$version" "target/cross/$2" "${@:3}"
 }
 
 debian() { # NAME PROGRAM ARCHITECTURE OUT DESCRIPTION
@@ -70,7 +70,8 @@ CONTROL
 
 for triple in "${triples[@]}"; do
     program=target/cross/$triple/client-lite
-    for architecture in $(target get "$triple" openwrt); do openwrt "$program" "$triple" "$architecture"; done
+    read -ra architectures < <(target get "$triple" openwrt)
+    if [ "${#architectures[@]}" -gt 0 ]; then openwrt "$program" "$triple" "${architectures[@]}"; fi
     architecture=$(target get "$triple" debian)
     if [ -n "$architecture" ]; then
         debian specter-client "$program" "$architecture" "target/cross/$triple" \

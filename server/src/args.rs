@@ -256,6 +256,12 @@ struct StoreRestore {
     /// directory made by `store backup`; one for each node, made at about the same time
     #[argh(option)]
     from: Vec<PathBuf>,
+    /// take what can be read of a damaged directory; for a node without backup and peers
+    #[argh(switch)]
+    accept_loss: bool,
+    /// tell what would be made, and make nothing
+    #[argh(switch)]
+    dry_run: bool,
     /// write one JSON object
     #[argh(switch)]
     json: bool,
@@ -405,7 +411,9 @@ impl StoreSubcommand {
             Self::Check(StoreCheck { data_dir, json }) => (data_dir, json, store::Action::Check),
             Self::Dump(StoreDump { data_dir, json }) => (data_dir, json, store::Action::Dump),
             Self::Backup(StoreBackup { data_dir, out, json }) => (data_dir, json, store::Action::Backup { out }),
-            Self::Restore(StoreRestore { data_dir, from, json }) => (data_dir, json, store::Action::Restore { from }),
+            Self::Restore(StoreRestore { data_dir, from, accept_loss: accepts_loss, dry_run: is_dry, json }) => {
+                (data_dir, json, store::Action::Restore(crate::node::restore::Wanted { from, accepts_loss, is_dry }))
+            }
             Self::Export(StoreExport { data_dir, json }) => (data_dir, json, store::Action::Export),
             Self::Compact(StoreCompact { data_dir, json }) => (data_dir, json, store::Action::Compact),
         };

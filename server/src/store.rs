@@ -7,7 +7,7 @@ use std::{
 
 use crate::node::{
     offline::{self, OfflineError, Summary},
-    restore,
+    restore::{self, Wanted},
 };
 
 /// One command.
@@ -34,10 +34,7 @@ pub enum Action {
         out: PathBuf,
     },
     /// Make it of copies.
-    Restore {
-        /// The copies, each of another node of one cluster.
-        from: Vec<PathBuf>,
-    },
+    Restore(Wanted),
     /// Print what is in it.
     Export,
     /// Write the log into the snapshot.
@@ -80,9 +77,14 @@ fn follow(task: &Task, out: &mut impl Write) -> Result<(), StoreError> {
             written?;
         }
         Action::Backup { out: copy } => tell(&offline::copy(data_dir, copy)?, "Made", copy, *json, out)?,
-        Action::Restore { from } => {
-            tell(&restore::restore(from, data_dir)?, "Made", data_dir, *json, out)?;
-            if !json {
+        Action::Restore(wanted) => {
+            let restored = restore::restore(wanted, data_dir)?;
+            if *json {
+                writeln!(out, "{}", restored.to_json())?;
+            } else if wanted.is_dry {
+                write!(out, "{restored}")?;
+            } else {
+                writeln!(out, "Made {}.\n{restored}", data_dir.display())?;
                 writeln!(
                     out,
                     "Start one node on it without --join: it is a new node that holds everything. Then start the others on empty \
@@ -118,6 +120,10 @@ mod tests {
         Ok(String::from_utf8(out).expect("text"))
     }
 
+    fn all(copy: &std::path::Path) -> Wanted {
+        Wanted { from: vec![copy.to_owned()], accepts_loss: false, is_dry: false }
+    }
+
     #[tokio::test]
     async fn every_command_works_on_a_directory_that_a_node_left() {
         let parent = tempfile::tempdir().expect("a folder");
@@ -138,9 +144,9 @@ mod tests {
 
         let checked = printed(&data, false, Action::Check).expect("a whole directory");
         assert!(checked.starts_with("Nothing is wrong") && checked.contains("1 registers"), "{checked}");
-        let told = printed(&restored, false, Action::Restore { from: vec![backup.clone()] }).expect("restored");
+        let told = printed(&restored, false, Action::Restore(all(&backup))).expect("restored");
         assert!(told.contains("without --join"), "{told}");
-        let refused = printed(&restored, false, Action::Restore { from: vec![backup] }).expect_err("it is there");
+        let refused = printed(&restored, false, Action::Restore(all(&backup))).expect_err("it is there");
         assert!(refused.to_string().contains("is not empty"), "{refused}");
         let compacted = printed(&restored, true, Action::Compact).expect("compacted");
         assert!(compacted.contains(r#""records":0,"#) && compacted.contains(r#""registers":1}"#), "{compacted}");
@@ -156,6 +162,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("IDENTITY"), "nonsense").expect("written");
         let refused = printed(folder.path(), false, Action::Check).expect_err("damaged").to_string();
-        assert!(refused.contains("IDENTITY") && refused.contains("restore a backup"), "{refused}");
+        assert!(refused.contains("IDENTITY") && refused.contains("filled by its peers"), "{refused}");
     }
 }

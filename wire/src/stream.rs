@@ -7,7 +7,8 @@
 //! A node that has no link itself sends the same on a stream to a node that has one ([`crate::version::ALPN_RELAY`]).
 //! That node says at once with [`PASSED_ON`] that a link took the stream, and joins the two: what comes behind that byte
 //! is the client's. Without a link it answers [`ErrorCode::NoLiveLink`]; it never passes a stream on to a third node.
-//! To a stream that ends without a header it answers with some byte: so it is asked whether it lives.
+//! To a stream that ends without a header it answers with some byte: so it is asked whether it lives. To a header of
+//! [`StreamKind::Life`] it answers [`PASSED_ON`] if its links for the tunnel show life, and [`ErrorCode::NoLiveLink`] if not.
 
 use crate::{
     address::Address,
@@ -52,4 +53,6 @@ pub enum StreamKind {
     Http1,
     /// As HTTP/2 with prior knowledge; an `https://` target is offered `h2`.
     Http2,
+    /// Not at all: one node asks another whether its links are alive. No client is sent this.
+    Life,
 }

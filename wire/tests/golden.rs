@@ -96,6 +96,10 @@ fn a_stream_header_has_these_bytes() {
     let visitor: SocketAddr = "192.0.2.1:443".parse().expect("address");
     let header = StreamHeader { kind: StreamKind::Http1, hostname: "a-b", visitor: visitor.into() };
     golden(&header, "0c000103612d6200c0000201bb03");
+    let kinds = [StreamKind::Raw, StreamKind::Http1, StreamKind::Http2, StreamKind::Life];
+    for (kind, number) in kinds.into_iter().zip(0..) {
+        golden(&StreamHeader { kind, ..header }, &format!("0c00{number:02x}03612d6200c0000201bb03"));
+    }
     let mapped: SocketAddr = "[::ffff:192.0.2.1]:443".parse().expect("address");
     assert_eq!(Address::from(mapped), header.visitor);
     assert_eq!(SocketAddr::from(header.visitor), visitor);

@@ -116,7 +116,8 @@ impl Target {
             (Kind::Pipe(name), StreamKind::Raw | StreamKind::Http1 | StreamKind::Http2) => {
                 within(local::connect_pipe(name)).await
             }
-            (Kind::Tcp(_), StreamKind::Http1 | StreamKind::Http2)
+            (_, StreamKind::Life)
+            | (Kind::Tcp(_), StreamKind::Http1 | StreamKind::Http2)
             | (Kind::Http(_) | Kind::Https { .. }, StreamKind::Raw) => Err(DialError::code_only(ErrorCode::WrongKind)),
         }
     }

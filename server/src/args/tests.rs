@@ -96,8 +96,11 @@ fn a_wrong_line_is_answered_with_what_is_wrong() {
 fn the_store_commands_name_their_directory() {
     let Ok(Command::Store(task)) = parse("store check data --json", &[]) else { panic!("not understood") };
     assert!(task.json && task.data_dir == Path::new("data") && matches!(task.action, store::Action::Check));
-    let Ok(Command::Store(task)) = parse("store restore data --from copy", &[]) else { panic!("not understood") };
-    assert!(matches!(task.action, store::Action::Restore { from } if from == [Path::new("copy")]));
+    let Ok(Command::Store(task)) = parse("store restore data --from copy --accept-loss", &[]) else {
+        panic!("not understood")
+    };
+    let store::Action::Restore(wanted) = task.action else { panic!("not understood") };
+    assert!(wanted.from == [Path::new("copy")] && wanted.accepts_loss && !wanted.is_dry);
     let error = parse("store backup data", &[]).unwrap_err().to_string();
     assert!(error.contains("--out"), "{error}");
 }

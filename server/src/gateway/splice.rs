@@ -8,6 +8,7 @@ use super::socket::Socket;
 use crate::route::{Carrier, LinkStream, Refusal, or_doubt};
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
+use specter_wire::name::Hostname;
 use std::{
     cell::RefCell,
     future::poll_fn,
@@ -81,11 +82,11 @@ pub(super) async fn splice<V: Visitor>(
     status: Status,
 ) -> Result<(), SpliceError> {
     let (mut reader, mut writer) = tokio::io::split(visitor);
-    let LinkStream { carrier, mut send, mut recv } = stream;
+    let LinkStream { carrier, hostname, mut send, mut recv } = stream;
     let moved = Moved(Mutex::new(Instant::now()));
     let outcome = {
         let mut up = std::pin::pin!(up(&mut reader, already_read, &mut send, &moved));
-        let mut down = std::pin::pin!(down(&carrier, &mut recv, &mut writer, status, &moved));
+        let mut down = std::pin::pin!(down((&carrier, &hostname), &mut recv, &mut writer, status, &moved));
         tokio::select! {
             first = &mut up => match first {
                 Ok(()) => in_time(down, &moved).await,
@@ -196,7 +197,7 @@ fn poll_take<R: AsyncRead + Unpin>(
 }
 
 async fn down<W: AsyncWrite + Unpin>(
-    carrier: &Carrier,
+    (carrier, hostname): (&Carrier, &Hostname),
     recv: &mut RecvStream,
     writer: &mut W,
     status: Status,
@@ -206,7 +207,7 @@ async fn down<W: AsyncWrite + Unpin>(
         Status::Taken => {}
         Status::Take | Status::Pass => {
             let mut byte = [0];
-            match or_doubt(carrier, recv.read(&mut byte)).await {
+            match or_doubt(carrier, hostname, recv.read(&mut byte)).await {
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return Err(SpliceError::Tunnel),
             }

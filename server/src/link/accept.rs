@@ -14,6 +14,7 @@ use crate::{
     transport::{
         endpoint::{self, CLOSE_NORMAL, CLOSE_VIOLATION},
         framed::{self, FramedError},
+        pulse::{self, Pulse},
         room::{Place, Room},
     },
 };
@@ -173,9 +174,11 @@ struct LinkTask {
 /// A question for a sign of life that was not answered yet.
 struct Probe {
     nonce: u64,
-    deadline: Instant,
-    /// Datagrams that had come before it was asked.
-    heard: u64,
+    asked: Instant,
+    /// When it is looked whether anything came: first to doubt the link, then to give it up.
+    due: Instant,
+    /// What had come before it was asked.
+    pulse: Pulse,
 }
 
 impl LinkTask {
@@ -248,13 +251,14 @@ impl LinkTask {
     ) -> Result<Option<Vec<u8>>, LinkError> {
         let mut read = std::pin::pin!(framed::read_body(recv, CONTROL_FRAME_BYTES));
         loop {
-            let limit = [deadline, self.probe.as_ref().map(|probe| probe.deadline)].into_iter().flatten().min();
+            let limit = [deadline, self.probe.as_ref().map(|probe| probe.due)].into_iter().flatten().min();
             tokio::select! {
                 outcome = &mut read => return Ok(outcome?),
                 _ = self.probes.1.recv(), if self.probe.is_none() => {
                     self.nonce += 1;
-                    let (nonce, heard) = (self.nonce, self.heard());
-                    self.probe = Some(Probe { nonce, deadline: Instant::now() + PROBE_TIMEOUT, heard });
+                    let (nonce, asked, pulse) = (self.nonce, Instant::now(), Pulse::of(&self.connection));
+                    let due = asked + pulse::patience(&self.connection).min(PROBE_TIMEOUT);
+                    self.probe = Some(Probe { nonce, asked, due, pulse });
                     let probe = encode(0, Reply::Ping { nonce: self.nonce })?;
                     write(send, &probe).await?;
                 }
@@ -263,10 +267,16 @@ impl LinkTask {
                     self.knows_of_drain = true;
                     write(send, &encode(0, Reply::Draining)?).await?;
                 }
-                () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => match &self.probe {
+                () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => match &mut self.probe {
                     // An acknowledgement at least came: the client lives, and its answer is held up behind its
                     // visitors' bytes, or behind our own refusal to take more of them.
-                    Some(probe) if self.heard() > probe.heard => self.alive(),
+                    Some(probe) if Pulse::of(&self.connection) != probe.pulse => self.alive(),
+                    Some(probe) if probe.asked.elapsed() < PROBE_TIMEOUT => {
+                        probe.due = probe.asked + PROBE_TIMEOUT;
+                        if let Some(link) = &self.entered {
+                            link.suspect();
+                        }
+                    }
                     Some(_) => return Err(LinkError::Silent),
                     None => return Err(LinkError::Slow("registration")),
                 },
@@ -317,11 +327,6 @@ impl LinkTask {
         if let Some(link) = &self.entered {
             link.trust();
         }
-    }
-
-    /// Datagrams that have come from the client.
-    fn heard(&self) -> u64 {
-        self.connection.stats().udp_rx.datagrams
     }
 
     fn enter(&mut self, client: ClientId, instance: u64) -> Result<(), LinkError> {

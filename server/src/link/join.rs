@@ -1,7 +1,7 @@
 //! Joins two streams: whatever comes on one goes out on the other, chunk by chunk without a copy. Ends, resets and stops
 //! are passed on, each in its direction.
 
-use super::open::{Carrier, LINK_LOST, LinkStream, or_doubt};
+use super::open::{LINK_LOST, LinkStream};
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use std::pin::pin;
@@ -11,24 +11,18 @@ const CHUNKS: usize = 48;
 
 /// Carries bytes between a stream of another node and one on a link until both directions have ended.
 pub(super) async fn join((mut send, mut recv): (SendStream, RecvStream), stream: LinkStream) {
-    let LinkStream { carrier, send: mut to_client, recv: mut from_client } = stream;
-    tokio::join!(carry(&mut recv, &mut to_client, None), carry(&mut from_client, &mut send, Some(&carrier)));
+    let LinkStream { send: mut to_client, recv: mut from_client, .. } = stream;
+    tokio::join!(carry(&mut recv, &mut to_client), carry(&mut from_client, &mut send));
 }
 
-/// Carries one direction to its end. `carrier` is of the side from which a first sign of life is due.
-async fn carry(recv: &mut RecvStream, send: &mut SendStream, mut carrier: Option<&Carrier>) {
+/// Carries one direction to its end. Whether the link lives is asked by the node where somebody waits.
+async fn carry(recv: &mut RecvStream, send: &mut SendStream) {
     let mut chunks = [const { Bytes::new() }; CHUNKS];
     let mut stopped = pin!(send.stopped());
     loop {
-        let read = async {
-            match carrier.take() {
-                Some(carrier) => or_doubt(carrier, recv.read_chunks(&mut chunks)).await,
-                None => recv.read_chunks(&mut chunks).await,
-            }
-        };
         let read = tokio::select! {
             biased;
-            read = read => read,
+            read = recv.read_chunks(&mut chunks) => read,
             stop = &mut stopped => return end_reading(recv, stop.ok().flatten().unwrap_or(LINK_LOST)),
         };
         match read {

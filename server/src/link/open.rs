@@ -3,7 +3,8 @@
 use super::registry::Link;
 use crate::transport::{
     framed,
-    relay::{self, OpenError, Opened, Pulse},
+    pulse::{self, Pulse},
+    relay::{self, OpenError, Opened},
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use specter_wire::{
@@ -12,14 +13,21 @@ use specter_wire::{
     name::Hostname,
     stream::{self, StreamHeader, StreamKind},
 };
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::time::timeout;
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::{sleep, timeout};
 
 /// Both directions of a visitor's stream. The header is on its way; the answer's first byte is the client's status.
 #[derive(Debug)]
 pub struct LinkStream {
     /// What carries it.
     pub carrier: Carrier,
+    /// Whose target it leads to.
+    pub hostname: Hostname,
     /// Towards the target.
     pub send: SendStream,
     /// From the target, status byte first.
@@ -46,27 +54,46 @@ pub const LINK_LOST: VarInt = VarInt::from_u32(ErrorCode::NoLiveLink as u32);
 /// A link whose client accepts no stream for this long is passed over.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A client that has said nothing for this long on a stream may be busy or dead: a probe tells.
-pub const SILENCE: Duration = Duration::from_secs(1);
+/// Who waits for a target that is slow looks this much later whether what leads there still lives, and each time after
+/// twice as long.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Carrier {
-    /// What came so far from the other end of the next hop. Links are asked by a probe instead.
+    /// What came so far from the other end of the next hop.
     pub fn pulse(&self) -> Option<Pulse> {
         match self {
-            Self::Link(_) => None,
+            Self::Link(link) => Some(link.pulse()),
             Self::Node(node, _) => node.pulse(),
         }
     }
 
-    /// Something should have come since `pulse` and did not. The link is probed, or the node doubted if nothing at all came
-    /// from it: what is slow may be the target. Tells whether the next hop is known to be silent.
-    pub fn doubt_since(&self, pulse: Option<Pulse>) -> bool {
+    /// Ends when the next hop, or the link behind it, shows no life, although something was asked of it at `since`, as long
+    /// ago as [`Carrier::patience`]: what is silent is doubted. A target that is slow does not end it.
+    pub async fn silence(&self, hostname: &Hostname, since: Option<Pulse>) {
+        let mut wait = AGAIN;
         match self {
             Self::Link(link) => {
-                link.doubt();
-                false
+                if since.is_some_and(|since| link.doubt_since(since)) {
+                    return;
+                }
+                // If it died after that, its own task ends it, and with it what waits.
+                loop {
+                    sleep(wait).await;
+                    link.ask();
+                    wait *= 2;
+                }
             }
-            Self::Node(node, _) => node.doubt_since(pulse),
+            Self::Node(node, _) => {
+                if node.doubt_since(since) {
+                    return;
+                }
+                let visitor = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+                let Ok(question) = header(hostname, StreamKind::Life, visitor) else { return };
+                while node.vouches(&question).await {
+                    sleep(wait).await;
+                    wait *= 2;
+                }
+            }
         }
     }
 
@@ -82,7 +109,7 @@ impl Carrier {
     /// How long the next hop may show no life after something was asked of it.
     pub fn patience(&self) -> Duration {
         match self {
-            Self::Link(_) => SILENCE,
+            Self::Link(link) => pulse::patience(link.connection()),
             Self::Node(node, _) => node.patience(),
         }
     }
@@ -107,17 +134,17 @@ impl Carrier {
     }
 }
 
-/// Waits for the first sign of life of a stream; a long wait makes the node look whether its carrier lives, so that
-/// visitors of a client that was cut off do not wait for QUIC's idle timeout.
-pub async fn or_doubt<F: Future>(carrier: &Carrier, first: F) -> F::Output {
+/// Waits for the first sign of life of a stream to `hostname`'s target; a long wait makes the node look whether its carrier
+/// lives, so that visitors of a client that was cut off do not wait for QUIC's idle timeout.
+pub async fn or_doubt<F: Future>(carrier: &Carrier, hostname: &Hostname, first: F) -> F::Output {
     let mut first = std::pin::pin!(first);
     let pulse = carrier.pulse();
-    match timeout(SILENCE, &mut first).await {
-        Ok(output) => output,
-        Err(_) => {
-            carrier.doubt_since(pulse);
-            first.await
-        }
+    if let Ok(output) = timeout(carrier.patience(), &mut first).await {
+        return output;
+    }
+    tokio::select! {
+        output = &mut first => output,
+        () = carrier.silence(hostname, pulse) => first.await,
     }
 }
 
@@ -136,7 +163,7 @@ pub async fn open(
     let opened = timeout(OPEN_TIMEOUT, async {
         let (mut send, recv) = link.connection().open_bi().await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
         send.write_all(&frame).await.map_err(|_| Refusal(ErrorCode::NoLiveLink))?;
-        Ok(LinkStream { carrier: Carrier::Link(link.clone()), send, recv })
+        Ok(LinkStream { carrier: Carrier::Link(link.clone()), hostname: hostname.clone(), send, recv })
     });
     opened.await.unwrap_or(Err(Refusal(ErrorCode::Limit)))
 }
@@ -155,7 +182,7 @@ pub async fn open_by(
 ) -> Result<LinkStream, OpenError> {
     let frame = header(hostname, kind, visitor).map_err(|refusal| OpenError::Refused(refusal.0))?;
     let Opened { connection, send, recv } = node.open(&frame, last).await?;
-    Ok(LinkStream { carrier: Carrier::Node(node.clone(), connection), send, recv })
+    Ok(LinkStream { carrier: Carrier::Node(node.clone(), connection), hostname: hostname.clone(), send, recv })
 }
 
 fn header(hostname: &Hostname, kind: StreamKind, visitor: SocketAddr) -> Result<Vec<u8>, Refusal> {
@@ -170,7 +197,7 @@ impl LinkStream {
     /// The far end's refusal, or [`ErrorCode::NoLiveLink`] when the link died before it answered.
     pub async fn connected(&mut self) -> Result<(), Refusal> {
         let mut byte = [0];
-        match or_doubt(&self.carrier, self.recv.read(&mut byte)).await {
+        match or_doubt(&self.carrier, &self.hostname, self.recv.read(&mut byte)).await {
             Ok(Some(_)) => read_status(byte[0]),
             Ok(None) => Err(Refusal(ErrorCode::Malformed)),
             Err(_) => Err(Refusal(ErrorCode::NoLiveLink)),

@@ -3,11 +3,11 @@
 use super::{
     join::join,
     open::{self, LinkStream, Refusal},
-    registry::Registry,
+    registry::{Registry, Serving},
 };
 use crate::{
     shutdown::Shutdown,
-    transport::{endpoint::CLOSE_NORMAL, framed, relay::Relays, room::Place},
+    transport::{endpoint::CLOSE_NORMAL, framed, pulse::patience, relay::Relays, room::Place},
 };
 use quinn::{Connection, RecvStream, SendStream};
 use specter_wire::{
@@ -18,7 +18,7 @@ use specter_wire::{
     stream::{PASSED_ON, StreamHeader, StreamKind},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
 /// What all streams of other nodes share.
@@ -77,9 +77,16 @@ impl Passing {
     }
 
     async fn stream(&self, mut send: SendStream, mut recv: RecvStream) {
-        match self.open(&mut recv).await {
+        let opened = tokio::select! {
+            opened = self.open(&mut recv) => opened,
+            // The visitor went elsewhere.
+            _ = send.stopped() => return,
+        };
+        match opened {
             Ok(stream) => {
-                if send.write_all(&[PASSED_ON]).await.is_ok() {
+                if send.write_all(&[PASSED_ON]).await.is_ok()
+                    && let Some(stream) = stream
+                {
                     join((send, recv), stream).await;
                 }
             }
@@ -92,8 +99,9 @@ impl Passing {
         }
     }
 
-    /// Opens a stream on the first link that takes it.
-    async fn open(&self, recv: &mut RecvStream) -> Result<LinkStream, Refusal> {
+    /// Opens a stream on the first link that takes it. None if the other node only asks whether the links are alive, and
+    /// they are.
+    async fn open(&self, recv: &mut RecvStream) -> Result<Option<LinkStream>, Refusal> {
         if self.streams.is_stopping() {
             return Err(Refusal(ErrorCode::Draining));
         }
@@ -109,19 +117,35 @@ impl Passing {
         let carried = match header.kind {
             StreamKind::Raw => serving.tunnel.carries.raw(),
             StreamKind::Http1 | StreamKind::Http2 => serving.tunnel.carries.http(),
+            StreamKind::Life => {
+                return if show_life(serving).await { Ok(None) } else { Err(Refusal(ErrorCode::NoLiveLink)) };
+            }
         };
         if !carried {
             return Err(Refusal(ErrorCode::WrongKind));
         }
         let mut refusal = Refusal(ErrorCode::NoLiveLink);
         for link in serving.trusted.iter().chain(&serving.suspect) {
+            // The other node takes our first byte for a link that lives, and sends what it cannot send twice.
+            if !link.is_trusted().await {
+                continue;
+            }
             match open::open(link, &hostname, header.kind, header.visitor.into()).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok(Some(stream)),
                 Err(error) => refusal = error,
             }
         }
         Err(refusal)
     }
+}
+
+/// Asks all links of a tunnel for a sign of life, and tells whether each gave one: the other node does not know on which of
+/// them its visitor waits.
+async fn show_life(serving: Serving) -> bool {
+    let links: Vec<_> = serving.trusted.into_iter().chain(serving.suspect).map(|link| (link.pulse(), link)).collect();
+    links.iter().for_each(|(_, link)| link.ask());
+    sleep(links.iter().map(|(_, link)| patience(link.connection())).max().unwrap_or_default()).await;
+    links.iter().all(|(pulse, link)| link.pulse() != *pulse)
 }
 
 /// Tells the other node to take its visitors elsewhere: a stream with nothing in it says so.

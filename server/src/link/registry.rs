@@ -1,6 +1,7 @@
 //! Which links live, and which tunnels each of them serves.
 
 use super::{budget::Budget, changes::Changes};
+use crate::transport::pulse::Pulse;
 use specter_wire::{
     id::{ClientId, LinkId},
     link::{Carries, HostHeader},
@@ -15,7 +16,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Links of one identity on this node. More than any client needs, few enough that one key cannot fill the node.
 pub const LINKS_PER_CLIENT: usize = 8;
@@ -59,6 +60,7 @@ pub struct Link {
     connection: quinn::Connection,
     probes: mpsc::Sender<()>,
     suspect: AtomicBool,
+    trusted: Notify,
     /// Shared with the other links of the client.
     budget: Arc<Mutex<Budget>>,
 }
@@ -87,8 +89,49 @@ impl Link {
     /// Lets visitors go elsewhere until the link has answered a probe; one that does not answer is closed.
     pub fn doubt(&self) {
         self.suspect.store(true, Ordering::Relaxed);
+        self.ask();
+    }
+
+    /// If nothing came since `pulse`, doubts the link; tells whether it was so.
+    pub(super) fn doubt_since(&self, pulse: Pulse) -> bool {
+        let is_silent = pulse == self.pulse();
+        if is_silent {
+            self.doubt();
+        }
+        is_silent
+    }
+
+    /// Asks the client for a sign of life. Without one the link is doubted, and closed at last.
+    pub(super) fn ask(&self) {
         // A full queue means that a probe is under way.
         let _ = self.probes.try_send(());
+    }
+
+    /// What came from the client so far.
+    pub(super) fn pulse(&self) -> Pulse {
+        Pulse::of(&self.connection)
+    }
+
+    /// A probe was not answered: see [`Link::is_suspect`].
+    pub(super) fn suspect(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until there is no reason to think that the link is dead; false if it is.
+    pub(super) async fn is_trusted(&self) -> bool {
+        loop {
+            let trusted = self.trusted.notified();
+            if self.connection.close_reason().is_some() {
+                return false;
+            }
+            if !self.is_suspect() {
+                return true;
+            }
+            tokio::select! {
+                () = trusted => {}
+                _ = self.connection.closed() => {}
+            }
+        }
     }
 
     /// Its client asks for something that costs so much. Tells how long to wait before that is done.
@@ -99,6 +142,7 @@ impl Link {
     /// The link showed life.
     pub(crate) fn trust(&self) {
         self.suspect.store(false, Ordering::Relaxed);
+        self.trusted.notify_waiters();
     }
 }
 
@@ -174,8 +218,8 @@ impl Registry {
         let budget = siblings
             .first()
             .map_or_else(|| Arc::new(Mutex::new(Budget::new(Instant::now()))), |sibling| sibling.budget.clone());
-        let suspect = AtomicBool::new(false);
-        let link = Arc::new(Link { id, client, instance, connection, probes, suspect, budget });
+        let (suspect, trusted) = (AtomicBool::new(false), Notify::new());
+        let link = Arc::new(Link { id, client, instance, connection, probes, suspect, trusted, budget });
         let (replaced, others): (Vec<_>, Vec<_>) = siblings.into_iter().partition(|old| old.instance == instance);
         if others.len() >= LINKS_PER_CLIENT || state.links.len() - replaced.len() >= LINKS {
             return Err(Full);
@@ -324,7 +368,7 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{identity, transport::endpoint};
     use futures_util::FutureExt as _;
@@ -336,14 +380,14 @@ mod tests {
     const BOB: ClientId = ClientId([2; 32]);
 
     /// Two endpoints on loopback that make as many connections as a test needs.
-    struct Loopback {
+    pub(crate) struct Loopback {
         node: quinn::Endpoint,
         client: quinn::Endpoint,
         kept: Vec<quinn::Connection>,
     }
 
     impl Loopback {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("certificate");
             let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
             let certificate = certified.cert.der().clone();
@@ -377,7 +421,12 @@ mod tests {
             near
         }
 
-        async fn enter(&mut self, registry: &Registry, client: ClientId, instance: u64) -> Result<Entered, Full> {
+        pub(crate) async fn enter(
+            &mut self,
+            registry: &Registry,
+            client: ClientId,
+            instance: u64,
+        ) -> Result<Entered, Full> {
             let (probes, asked) = mpsc::channel(1);
             let link = registry.enter(client, instance, self.connection().await, probes)?;
             Ok(Entered { link, asked })
@@ -385,8 +434,8 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Entered {
-        link: Arc<Link>,
+    pub(crate) struct Entered {
+        pub(crate) link: Arc<Link>,
         asked: mpsc::Receiver<()>,
     }
 

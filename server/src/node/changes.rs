@@ -1,18 +1,33 @@
 //! What the node's records changed since the last snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use specter_dht::{
     NodeId, Peer, Record, SlotId, State, Terms, Version,
-    kv::{Durable, Entry, Key},
+    kv::{Durable, Entry, Key, Register},
 };
 
 use super::rows::RowChange;
 
-/// What a snapshot has to take up, by name; the values are those of the moment in which it is made.
-#[derive(Clone, Debug, Default)]
+/// What the records since the last snapshot made of each key that they name; nothing if it is gone. Registers are shared with
+/// the state, so this costs little more than the keys.
+type Keys = BTreeMap<Key, Option<(Version, Arc<Register>)>>;
+
+/// What changed of a slot.
+#[derive(Debug, Default)]
+struct SlotChanges {
+    keys: Keys,
+    /// The node may have become a member or none, which no record says, and then what it held before is gone.
+    has_config: bool,
+}
+
+/// What a snapshot has to take up. What is not a key's is taken by name; its value is that of the moment in which it is made.
+#[derive(Debug, Default)]
 pub(super) struct Changes {
-    slots: BTreeMap<SlotId, BTreeSet<Key>>,
+    slots: BTreeMap<SlotId, SlotChanges>,
     peers: BTreeSet<NodeId>,
     terms: bool,
 }
@@ -34,10 +49,14 @@ impl Changes {
         slots.is_empty() && peers.is_empty() && !terms
     }
 
-    fn append(&mut self, other: Self) {
-        let Self { slots, peers, terms } = other;
-        for (slot, keys) in slots {
-            self.slots.entry(slot).or_default().extend(keys);
+    /// Adds what changed before these.
+    fn prepend(&mut self, before: Self) {
+        let Self { slots, peers, terms } = before;
+        for (slot, mut before) in slots {
+            let later = self.slots.entry(slot).or_default();
+            before.keys.append(&mut later.keys);
+            before.has_config |= later.has_config;
+            *later = before;
         }
         self.peers.extend(peers);
         self.terms |= terms;
@@ -63,12 +82,16 @@ impl Tracker {
                 }
             }
             Record::Slot { slot, entry } => {
-                let keys = self.changes.slots.entry(*slot).or_default();
+                let changes = self.changes.slots.entry(*slot).or_default();
                 match entry {
-                    Entry::Accept { key, .. } | Entry::Purge { key, .. } | Entry::Lost { key, .. } => {
-                        keys.insert(key.clone());
+                    Entry::Accept { key, version, register } => {
+                        changes.keys.insert(key.clone(), Some((*version, Arc::clone(register))));
                     }
-                    Entry::Promise(_) | Entry::Config { .. } => {}
+                    Entry::Purge { key, .. } | Entry::Lost { key, .. } => {
+                        changes.keys.insert(key.clone(), None);
+                    }
+                    Entry::Config { .. } => changes.has_config = true,
+                    Entry::Promise(_) => {}
                 }
             }
             Record::Remember(peer) => {
@@ -86,33 +109,34 @@ impl Tracker {
         !self.changes.is_empty()
     }
 
-    /// Takes the present values of all that changed, as the first step of a snapshot that may still fail.
+    /// Takes all that changed, as the first step of a snapshot that may still fail. However many keys changed, it takes as
+    /// long, except those of slots whose members changed, too.
     pub(super) fn gather<'a>(
         &mut self,
         terms: Option<Terms>,
         durable: impl Fn(SlotId) -> Option<&'a Durable>,
     ) -> Gathered {
-        let changes = std::mem::take(&mut self.changes);
-        let mut gathered = Gathered { rows: Vec::new(), tenures: BTreeMap::new(), changes };
-        let Gathered { rows, tenures, changes } = &mut gathered;
+        let mut gathered = Gathered { changes: std::mem::take(&mut self.changes), ..Gathered::default() };
+        let Gathered { rows, tenures, done, changes } = &mut gathered;
         rows.extend(terms.filter(|_| changes.terms).map(RowChange::Terms));
         for node in &changes.peers {
             rows.push(self.book.get(node).cloned().map_or(RowChange::Forget(*node), RowChange::Remember));
         }
-        for (slot, keys) in &changes.slots {
-            let Some(durable) = durable(*slot) else { continue };
-            tenures.insert(*slot, durable.tenure);
-            let register = |(key, (version, register)): (&Key, &(_, _))| {
-                RowChange::Register(*slot, key.clone(), *version, std::sync::Arc::clone(register))
+        for (slot, SlotChanges { keys, has_config }) in &changes.slots {
+            let Some(durable) = durable(*slot) else {
+                done.insert(*slot);
+                continue;
             };
-            if self.tenures.get(slot).copied().flatten() == durable.tenure {
-                rows.extend(keys.iter().map(|key| match durable.registers.get_key_value(key) {
-                    Some(held) => register(held),
-                    None => RowChange::Remove(*slot, key.clone()),
-                }));
-            } else {
+            tenures.insert(*slot, durable.tenure);
+            let is_renewed = self.tenures.get(slot).copied().flatten() != durable.tenure;
+            if is_renewed {
                 rows.push(RowChange::Drop(*slot));
-                rows.extend(durable.registers.iter().map(register));
+                rows.extend(durable.registers.iter().map(|(key, held)| row(*slot, key, Some(held))));
+            } else if *has_config {
+                rows.extend(keys.keys().map(|key| row(*slot, key, durable.registers.get(key))));
+            }
+            if is_renewed || *has_config {
+                done.insert(*slot);
             }
             rows.push(RowChange::Slot(*slot, Box::new(durable.meta())));
         }
@@ -126,14 +150,71 @@ impl Tracker {
 
     /// The snapshot may lack what was gathered: it is taken up again with what comes.
     pub(super) fn failed(&mut self, changes: Changes) {
-        self.changes.append(changes);
+        self.changes.prepend(changes);
     }
 }
 
 /// What is on its way to the snapshot.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Gathered {
-    pub(super) rows: Vec<RowChange>,
+    rows: Vec<RowChange>,
+    /// The membership that the snapshot has each slot's rows of from then on.
     pub(super) tenures: BTreeMap<SlotId, Option<Version>>,
+    /// Slots of which `rows` has every register that there is to write.
+    done: BTreeSet<SlotId>,
+    /// What all this is the new state of.
     pub(super) changes: Changes,
+}
+
+impl Gathered {
+    /// Every row.
+    pub(super) fn rows(&self) -> impl Iterator<Item = RowChange> {
+        let slots = self.changes.slots.iter().filter(|(slot, _)| !self.done.contains(slot));
+        let registers =
+            slots.flat_map(|(slot, changes)| changes.keys.iter().map(|(key, held)| row(*slot, key, held.as_ref())));
+        self.rows.iter().cloned().chain(registers)
+    }
+}
+
+fn row(slot: SlotId, key: &Key, held: Option<&(Version, Arc<Register>)>) -> RowChange {
+    match held {
+        Some((version, register)) => RowChange::Register(slot, key.clone(), *version, Arc::clone(register)),
+        None => RowChange::Remove(slot, key.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use specter_dht::kv::{Config, Operation, Rules};
+
+    #[test]
+    fn what_a_node_kept_only_between_two_snapshots_is_in_neither() {
+        const SLOT: SlotId = SlotId(3);
+        let (me, other) = (NodeId(1), NodeId(2));
+        let mut register = Register::EMPTY;
+        register.apply(&Operation::Put { value: vec![1], fence: None }, 1);
+        let accept = |key: &[u8]| Entry::Accept {
+            key: key.to_vec(),
+            version: Version { seq: 1, ..Version::default() },
+            register: Arc::new(register.clone()),
+        };
+        let member = |node| Entry::Config { config: Config::founding([node]), chosen: true };
+        let mut durable = Durable::new(me, Rules::default());
+        let mut tracker = Tracker::default();
+        let mut written = |entries: &[Entry]| {
+            for entry in entries {
+                durable.apply(entry);
+                tracker.note(&Record::Slot { slot: SLOT, entry: entry.clone() });
+            }
+            let gathered = tracker.gather(None, |_| Some(&durable));
+            let held = |row: &RowChange| matches!(row, RowChange::Register(..));
+            let rows = gathered.rows().filter(held).count();
+            tracker.saved(gathered.tenures);
+            rows
+        };
+        assert_eq!(written(&[member(me), accept(b"a"), member(other)]), 0);
+        assert_eq!(written(&[member(me), accept(b"a")]), 1);
+        assert_eq!(written(&[accept(b"b"), accept(b"b")]), 1, "what is there already is not written again");
+    }
 }

@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 use super::{
     changes::{Changes, Gathered, Tracker},
     mailbox::Mailbox,
-    rows::{Encoded, RowChange},
+    rows::Encoded,
 };
 
 /// How long after a checkpoint that failed the next one is tried.
@@ -50,11 +50,20 @@ pub(super) struct Job {
     pub(super) lsn: u64,
     /// What it may be true up to before: one record, or after failures a later one.
     pub(super) before: RangeInclusive<u64>,
-    pub(super) rows: Vec<RowChange>,
+    pub(super) gathered: Gathered,
 }
 
-/// What became of it.
-pub(super) type Outcome = Result<(Saved, u64), SaveError>;
+/// A snapshot that was made.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) saved: Saved,
+    /// Size of the file.
+    bytes: u64,
+    tenures: BTreeMap<SlotId, Option<Version>>,
+}
+
+/// What became of a job. What was not taken up comes back; what was ends on the thread that wrote it.
+pub(super) type Outcome = Result<Made, (SaveError, Changes)>;
 
 /// Why a snapshot was not made.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +82,8 @@ pub(super) struct Checkpoints {
     tracker: Tracker,
     /// Gathered, and perhaps still waiting for its last record to be durable.
     waiting: Option<Job>,
-    under_way: Option<(BTreeMap<SlotId, Option<Version>>, Changes, u64)>,
+    /// Up to which record the one is that was begun and has not ended.
+    under_way: Option<u64>,
     saved_lsn: RangeInclusive<u64>,
     snapshot_bytes: u64,
     last: Instant,
@@ -115,34 +125,36 @@ impl Checkpoints {
         if self.under_way.is_none() && self.tracker.has_changes() && is_late && is_due() {
             self.waiting = Some(self.begin(node, position));
         }
-        if let Some(job) = self.waiting.take_if(|job| job.lsn <= durable_lsn) {
+        if let Some((jobs, _)) = &self.thread
+            && let Some(job) = self.waiting.take_if(|job| job.lsn <= durable_lsn)
+        {
             // There is room, since one is under way at a time; a thread that panicked has said so.
-            self.thread.as_ref().map(|(jobs, _)| jobs.try_send(job));
+            jobs.try_send(job).ok();
         }
     }
 
     fn begin(&mut self, node: &specter_dht::Node, position: u64) -> Job {
-        let Gathered { rows, tenures, changes } =
+        let gathered =
             self.tracker.gather(node.terms(), |slot| node.slots().get(&slot).map(specter_dht::kv::Slot::state));
-        debug!(lsn = position, rows = rows.len(), "a checkpoint begins");
-        self.under_way = Some((tenures, changes, position));
-        Job { lsn: position, before: self.saved_lsn.clone(), rows }
+        debug!(lsn = position, "a checkpoint begins");
+        self.under_way = Some(position);
+        Job { lsn: position, before: self.saved_lsn.clone(), gathered }
     }
 
     /// Takes in what became of a checkpoint, and tells what the log may forget.
     pub(super) fn ended(&mut self, outcome: Outcome) -> Option<Saved> {
-        let (tenures, changes, lsn) = self.under_way.take()?;
+        let lsn = self.under_way.take()?;
         self.last = Instant::now();
         match outcome {
-            Ok((saved, snapshot_bytes)) => {
-                debug!(lsn, snapshot_bytes, "a checkpoint is on the disk");
+            Ok(Made { saved, bytes, tenures }) => {
+                debug!(lsn, snapshot_bytes = bytes, "a checkpoint is on the disk");
                 self.tracker.saved(tenures);
                 self.saved_lsn = lsn..=lsn;
-                self.snapshot_bytes = snapshot_bytes;
+                self.snapshot_bytes = bytes;
                 self.retry_at = None;
                 Some(saved)
             }
-            Err(error) => {
+            Err((error, changes)) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 warn!(%error, cause, "the log was not written down; it is tried again, and the log keeps everything until then");
                 self.tracker.failed(changes);
@@ -169,20 +181,27 @@ impl Checkpoints {
             return None;
         }
         let job = self.begin(node, position);
-        let outcome = save(&self.place, &job);
+        let outcome = save(&self.place, job);
         self.ended(outcome)
     }
 }
 
 fn work(place: &Place, todo: &Receiver<Job>, mailbox: &Mailbox) {
     for job in todo {
-        mailbox.saved(save(place, &job));
+        mailbox.saved(save(place, job));
     }
 }
 
 /// Writes a checkpoint. The file is opened for each: after a failure nothing else tells what it holds.
-pub(super) fn save(place: &Place, job: &Job) -> Outcome {
-    let rows = job.rows.iter().map(RowChange::encode).collect::<Result<Vec<_>, _>>()?;
+pub(super) fn save(place: &Place, job: Job) -> Outcome {
+    match write(place, &job) {
+        Ok((saved, bytes)) => Ok(Made { saved, bytes, tenures: job.gathered.tenures }),
+        Err(error) => Err((error, job.gathered.changes)),
+    }
+}
+
+fn write(place: &Place, job: &Job) -> Result<(Saved, u64), SaveError> {
+    let rows = job.gathered.rows().map(|row| row.encode()).collect::<Result<Vec<_>, _>>()?;
     let changes: Vec<_> = rows.iter().map(Encoded::change).collect();
     let mut snapshot = Sqlite::open(&place.path, &place.identity)?;
     let found = snapshot.lsn()?;

@@ -29,6 +29,7 @@ pub mod offline;
 mod open;
 pub mod restore;
 mod rows;
+mod salvage;
 mod status;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -21,7 +21,6 @@ use specter_storage::{
 };
 
 use super::{
-    changes::Gathered,
     checkpoint::{Job, Place, SaveError, save},
     open::{Loaded, OpenError, SNAPSHOT, draw},
 };
@@ -170,10 +169,10 @@ pub(super) fn write_down(
     place: &Place,
 ) -> Result<(), OfflineError> {
     let Loaded { state, mut tracker, lsn, .. } = loaded;
-    let Gathered { rows, .. } = tracker.gather(state.terms, |slot| state.slots.get(&slot));
-    let job = Job { lsn: last_lsn, before: lsn..=lsn, rows };
-    let (saved, _) = save(place, &job).map_err(OfflineError::Save)?;
-    log.forget(saved).and_then(|()| log.close()).map_err(OfflineError::Log)
+    let gathered = tracker.gather(state.terms, |slot| state.slots.get(&slot));
+    let made = save(place, Job { lsn: last_lsn, before: lsn..=lsn, gathered });
+    let made = made.map_err(|(error, _)| OfflineError::Save(error))?;
+    log.forget(made.saved).and_then(|()| log.close()).map_err(OfflineError::Log)
 }
 
 pub(super) fn read(data_dir: &Path) -> Result<(Report, Loaded), OfflineError> {

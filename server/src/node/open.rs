@@ -328,6 +328,22 @@ impl Loaded {
     }
 }
 
+impl OpenError {
+    /// Whether something of the directory is gone, and not only of another version, another node's or out of reach.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Recover(error) => error.is_damage(),
+            Self::Snapshot(error) => error.is_damage(),
+            Self::Folder(_)
+            | Self::Record { .. }
+            | Self::Row { .. }
+            | Self::Forgotten { .. }
+            | Self::Thread(_)
+            | Self::Random => false,
+        }
+    }
+}
+
 /// Whether nobody else counts on what this node promised, as far as it knows.
 fn is_alone(state: &State, me: NodeId) -> bool {
     let is_mine = |durable: &Durable| durable.config.audience().iter().all(|node| *node == me);

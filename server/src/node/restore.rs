@@ -5,11 +5,15 @@
 //! the others that join it. A write that was acknowledged before the first copy was begun is on a majority of its key's
 //! replicas, so copies of all nodes but one have it, once each key has its three replicas.
 
-use std::{collections::BTreeMap, path::Path, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use specter_dht::{
     Ballot, NodeId, Record, SlotId, State, Terms, codec,
-    kv::{Durable, Entry, Registers, Rules},
+    kv::{Entry, Registers, Rules},
 };
 use specter_storage::{
     copy::as_a_whole,
@@ -26,17 +30,47 @@ use super::{
     core::RECORD,
     offline::{OfflineError, Summary, check, read, write_down},
     open::{Loaded, OpenError, SNAPSHOT, draw},
+    salvage::{Loss, Salvage, salvage},
 };
 
 /// Records that are written together.
 const BATCH: usize = 64;
 
+/// What was made of copies, or would be.
+#[derive(Debug)]
+pub struct Restored {
+    /// The new directory; nothing if it was only asked what it would hold.
+    made: Option<Summary>,
+    slots: usize,
+    registers: usize,
+    /// Of which copies something is lost.
+    losses: Vec<(PathBuf, Loss)>,
+}
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The copies, each of another node of one cluster.
+    pub from: Vec<PathBuf>,
+    /// Of a copy that is damaged, take what can be read.
+    pub accepts_loss: bool,
+    /// Only tell what would be made.
+    pub is_dry: bool,
+}
+
 /// Makes a data directory that holds what the copies hold, for a new node that is alone until others join it.
 ///
 /// # Errors
 /// [`OfflineError`]; nothing is there then.
-pub fn restore(copies: &[PathBuf], data_dir: &Path) -> Result<Summary, OfflineError> {
-    let Merged { cluster, terms, promise, slots } = merge(copies)?;
+pub fn restore(wanted: &Wanted, data_dir: &Path) -> Result<Restored, OfflineError> {
+    let (merged, losses) = merge(&wanted.from, wanted.accepts_loss)?;
+    let (slots, registers) = (merged.slots.len(), merged.slots.values().map(BTreeMap::len).sum());
+    let made = if wanted.is_dry { None } else { Some(make(merged, data_dir)?) };
+    Ok(Restored { made, slots, registers, losses })
+}
+
+fn make(merged: Merged, data_dir: &Path) -> Result<Summary, OfflineError> {
+    let Merged { cluster, terms, promise, slots } = merged;
     let identity = Identity { node: draw()?, cluster };
     as_a_whole(data_dir, |aside| {
         let folder = Folder::open(aside)?;
@@ -85,29 +119,72 @@ struct Merged {
     slots: BTreeMap<SlotId, Registers>,
 }
 
-fn merge(copies: &[PathBuf]) -> Result<Merged, OfflineError> {
+fn merge(copies: &[PathBuf], accepts_loss: bool) -> Result<(Merged, Vec<(PathBuf, Loss)>), OfflineError> {
     let mut merged: Option<(&PathBuf, Merged)> = None;
+    let mut losses = Vec::new();
     for copy in copies {
-        let (report, Loaded { state, .. }) = read(copy)?;
-        let cluster = report.identity.cluster;
-        let Some(terms) = state.terms else { return Err(OfflineError::NoMember { path: copy.clone() }) };
+        let (Salvage { cluster, terms, promise, slots }, loss) = match read(copy) {
+            Ok((report, Loaded { state, .. })) => (whole(report.identity.cluster, state), None),
+            Err(OfflineError::Open(reason)) if accepts_loss && reason.is_damage() => {
+                let (salvage, loss) = salvage(copy, reason)?;
+                (salvage, Some(loss))
+            }
+            Err(error) => return Err(error),
+        };
+        losses.extend(loss.map(|loss| (copy.clone(), loss)));
+        let Some(terms) = terms else { return Err(OfflineError::NoMember { path: copy.clone() }) };
         let empty = Merged { cluster, terms, promise: Ballot::default(), slots: BTreeMap::new() };
         let (first, merged) = merged.get_or_insert((copy, empty));
         if (merged.cluster, merged.terms) != (cluster, terms) {
             return Err(OfflineError::OtherCluster { one: copy.clone(), other: first.clone() });
         }
-        for (slot, durable) in state.slots {
-            merged.promise = merged.promise.max(durable.promise);
-            take(merged.slots.entry(slot).or_default(), durable);
+        merged.promise = merged.promise.max(promise);
+        for (slot, registers) in slots {
+            take(merged.slots.entry(slot).or_default(), registers);
         }
     }
-    merged.map(|(_, merged)| merged).ok_or(OfflineError::NoCopy)
+    merged.map(|(_, merged)| (merged, losses)).ok_or(OfflineError::NoCopy)
 }
 
-fn take(held: &mut Registers, durable: Durable) {
-    for (key, (version, register)) in durable.registers {
+fn whole(cluster: [u8; 16], state: State) -> Salvage {
+    let promise = state.slots.values().map(|durable| durable.promise).max().unwrap_or_default();
+    let slots = state.slots.into_iter().map(|(slot, durable)| (slot, durable.registers)).collect();
+    Salvage { cluster, terms: state.terms, promise, slots }
+}
+
+fn take(held: &mut Registers, registers: Registers) {
+    for (key, (version, register)) in registers {
         if held.get(&key).is_none_or(|(known, _)| *known < version) {
             held.insert(key, (version, register));
+        }
+    }
+}
+
+impl Restored {
+    /// For programs: one JSON object.
+    pub fn to_json(&self) -> String {
+        let losses: serde_json::Value = self.losses.iter().map(|(path, loss)| loss.to_json(path)).collect();
+        let losses = format!(r#""losses":{losses}}}"#);
+        match &self.made {
+            Some(made) => {
+                let made = made.to_json();
+                format!("{},{losses}", made.strip_suffix('}').unwrap_or(&made))
+            }
+            None => format!(r#"{{"slots":{},"registers":{},{losses}"#, self.slots, self.registers),
+        }
+    }
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (path, loss) in &self.losses {
+            write!(f, "{}: {loss}", path.display())?;
+        }
+        match &self.made {
+            Some(made) => write!(f, "{made}"),
+            None => {
+                writeln!(f, "It would hold {} registers in {} slots. Nothing was made.", self.registers, self.slots)
+            }
         }
     }
 }

@@ -47,9 +47,9 @@ impl Tuning {
             ring,
             slot,
             placement: milliseconds(300),
+            light_hold_off: milliseconds(200),
             join_hold_off: milliseconds(500),
             crash_hold_off: milliseconds(1500),
-            changing: 8,
             ..Settings::default()
         };
         let log = settings::Settings {

@@ -237,6 +237,7 @@ fn check(tunnel: &Tunnel, kind: StreamKind) -> Result<(), Refusal> {
     let carried = match kind {
         StreamKind::Raw => tunnel.carries.raw(),
         StreamKind::Http1 | StreamKind::Http2 => tunnel.carries.http(),
+        StreamKind::Life => false,
     };
     if carried { Ok(()) } else { Err(Refusal(ErrorCode::WrongKind)) }
 }
@@ -312,6 +313,15 @@ impl Way {
                 }
             }
         })
+    }
+
+    /// What a visitor of `hostname` waits for by this way shows no life: for a moment others go by it last.
+    pub fn miss(&self, hostname: &Hostname) {
+        match &self.0 {
+            // It is known to be suspect.
+            Hop::Link(_) => {}
+            Hop::Node { node, table, .. } => table.miss(hostname, node.address()),
+        }
     }
 
     /// The same with more patience, for a node that takes all other ways.

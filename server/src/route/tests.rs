@@ -1,4 +1,4 @@
-//! Routes in a store of one node.
+//! Routes in a store of one node. What is done once a minute is seen with a clock that the test moves.
 
 use super::{
     announce::Announcer,
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     identity::{Credentials, pki, tls},
-    link::registry::{Registry, Tunnel},
+    link::registry::{Registry, Tunnel, tests::Loopback},
     node::{self, Handle, Node},
     shutdown::Shutdown,
     transport::relay::Relays,
@@ -15,10 +15,13 @@ use crate::{
 use specter_wire::{id::ClientId, link::Carries, name::Hostname};
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant, SystemTime},
 };
-use tokio::time::{interval, timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{advance, interval, pause, timeout},
+};
 
 /// Connections to nowhere.
 pub(super) fn relays(tasks: &Shutdown) -> Arc<Relays> {
@@ -149,5 +152,101 @@ async fn a_restarted_node_removes_the_routes_to_it_that_others_find() {
     let left = || async { stage.store.set_list(&key::routes_of(&a)).await.expect("read") };
     until("the removal", || async { left().await == [route(8).to_bytes()] }).await;
     announcer.withdraw(Duration::from_secs(1)).await;
+    stage.end().await;
+}
+
+/// The runtime's clock, which stands still but for what the test lets pass. The store is another thread, and goes on.
+struct Clock {
+    /// A clock that stands still leaps by itself when nothing is to be done, but not while something blocks.
+    _held: mpsc::Sender<()>,
+}
+
+impl Clock {
+    fn stop() -> Self {
+        let (held, never) = mpsc::channel::<()>();
+        spawn_blocking(move || never.recv());
+        pause();
+        Self { _held: held }
+    }
+
+    /// A short time of the world, in which the runtime's clock moves even less.
+    async fn breathe(&self) {
+        let (_held, never) = mpsc::channel::<()>();
+        spawn_blocking(move || never.recv_timeout(Duration::from_millis(20))).await.ok();
+        advance(Duration::from_millis(6)).await;
+    }
+
+    /// Whether it becomes so within that many breaths.
+    async fn soon<F: Future<Output = bool>>(&self, breaths: usize, is_so: impl Fn() -> F) -> bool {
+        for _ in 0..breaths {
+            if is_so().await {
+                return true;
+            }
+            self.breathe().await;
+        }
+        false
+    }
+}
+
+/// Longer than it takes until all names are looked at again.
+const LOOKED_ROUND: Duration = Duration::from_secs(76);
+
+/// Enough for a store on a busy machine.
+const MANY: usize = 1_500;
+
+#[tokio::test]
+async fn a_route_that_the_store_lost_is_told_again_on_the_next_round() {
+    let (stage, mut loopback) = (Stage::new(), Loopback::new());
+    let registry = Arc::new(Registry::default());
+    let link = loopback.enter(&registry, ClientId([1; 32]), 1).await.expect("entered").link;
+    let ours = address(7);
+    let _announcer = Announcer::start(&stage.store, registry.clone(), relays(&stage.tasks), ours, &stage.tasks);
+    let a = name("a");
+    assert_eq!(registry.publish(link.id(), &a, route(7).tunnel), Ok(true));
+    let routes = || async { stage.store.set_list(&key::routes_of(&a)).await.expect("read") };
+    until("the route", || async { routes().await == [route(7).to_bytes()] }).await;
+
+    let clock = Clock::stop();
+    stage.add(&a, 8).await;
+    stage.store.set_remove(&key::routes_of(&a), route(7).to_bytes()).await.expect("removed");
+    // Nobody notes a change; time alone passes.
+    advance(LOOKED_ROUND).await;
+    let both = || async { routes().await.len() == 2 };
+    assert!(clock.soon(MANY, both).await, "{:?}", routes().await);
+    assert!(routes().await.contains(&route(7).to_bytes()));
+    drop(clock);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn routes_of_a_node_that_stays_away_are_removed_after_minutes_and_not_before() {
+    let (stage, mut loopback) = (Stage::new(), Loopback::new());
+    let registry = Arc::new(Registry::default());
+    let link = loopback.enter(&registry, ClientId([1; 32]), 1).await.expect("entered").link;
+    let ours = address(7);
+    let relays = relays(&stage.tasks);
+    let _announcer = Announcer::start(&stage.store, registry.clone(), relays.clone(), ours, &stage.tasks);
+    let a = name("a");
+    assert_eq!(registry.publish(link.id(), &a, route(7).tunnel), Ok(true));
+    stage.add(&a, 8).await;
+    let routes = || async { stage.store.set_list(&key::routes_of(&a)).await.expect("read").len() };
+    until("both routes", || async { routes().await == 2 }).await;
+
+    let clock = Clock::stop();
+    advance(LOOKED_ROUND).await;
+    let is_known_away = || async { relays.sight(address(8)).unreachable.is_some() };
+    assert!(clock.soon(MANY, is_known_away).await, "the node was looked for");
+    let mut rounds = 1;
+    while routes().await == 2 {
+        rounds += 1;
+        assert!(rounds < 12, "the route of a node that is away for {rounds} rounds is still there");
+        advance(LOOKED_ROUND).await;
+        // What is done then is done in a moment, but for a busy machine; what is not will be on a later round.
+        clock.soon(100, || async { routes().await == 1 }).await;
+    }
+    // Five minutes, of which each round lets more than one pass.
+    assert!(rounds >= 5, "removed after {rounds} rounds");
+    assert_eq!(stage.store.set_list(&key::routes_of(&a)).await.expect("read"), [route(7).to_bytes()]);
+    drop(clock);
     stage.end().await;
 }

@@ -37,7 +37,7 @@ impl Carrier {
         let Some(place) = acceptor.handshakes.enter(peer.ip()) else { return };
         let server = Some(self.config.clone());
         match Carried::new(stream, peer, EndpointConfig::default(), server, Arc::new(DeferRuntime)) {
-            Ok(carried) => drop(self.acceptor.shutdown.spawn(serve(acceptor, carried, place, peer))),
+            Ok(carried) => self.acceptor.shutdown.spawn(serve(acceptor, carried, place, peer)),
             Err(error) => tracing::warn!(%error, "a link over TCP cannot be set up"),
         }
     }

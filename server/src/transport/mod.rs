@@ -8,6 +8,7 @@
 //! | [`defer`] | runs QUIC drivers behind the tasks that feed them |
 //! | [`framed`] | reads and writes `specter_wire` frames |
 //! | [`peers`] | moves packets between nodes |
+//! | [`pulse`] | proof of life: whether anything came from the other end |
 //! | [`relay`] | keeps connections to other nodes for visitors' streams, and knows which of them live |
 //! | `room` | bounds on connections, in all and from one source |
 
@@ -17,5 +18,6 @@ pub mod defer;
 pub mod endpoint;
 pub mod framed;
 pub mod peers;
+pub mod pulse;
 pub mod relay;
 pub(crate) mod room;

@@ -6,7 +6,8 @@
 //! A start reads the snapshot ([`sqlite::Sqlite`]), then the log after it ([`recover::open`]), and hands the log to a
 //! [`writer::Writer`]. Now and then [`snapshot::checkpoint`] writes what changed, and the log forgets it.
 //!
-//! [`inspect`] looks at a directory without a change, [`copy`] makes a backup of one, of a running node too.
+//! [`inspect`] looks at a directory without a change, [`copy`] makes a backup of one, of a running node too, and
+//! [`salvage`] reads what it can of a damaged one.
 //!
 //! | in the data directory | what |
 //! |---|---|
@@ -26,6 +27,7 @@ pub mod inspect;
 pub mod log;
 pub mod record;
 pub mod recover;
+pub mod salvage;
 mod scan;
 pub mod segment;
 pub mod settings;

@@ -154,10 +154,11 @@ pub enum OpenError {
     },
 }
 
-const ANEW: &str = "restore a backup of the whole directory, or move it away: the node then starts anew and is filled by its \
-                    peers, which do not take it for the one that it was";
+pub(crate) const ANEW: &str = "move it away: the node then starts anew and is filled by its peers, which do not take it for the one that it \
+                    was; a node without peers takes a backup, or with `specter-server store restore NEW --from OLD \
+                    --accept-loss` what can still be read";
 
-fn way_out(reason: &Unreadable) -> &'static str {
+pub(crate) fn way_out(reason: &Unreadable) -> &'static str {
     match reason {
         Unreadable::Damaged => ANEW,
         Unreadable::Format(_) => "start the version of specter-server that wrote it, or a later one",
@@ -165,6 +166,21 @@ fn way_out(reason: &Unreadable) -> &'static str {
 }
 
 impl OpenError {
+    /// Whether records that were durable are gone; else the directory is another's or out of reach.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::File { reason, .. } => *reason == Unreadable::Damaged,
+            Self::Missing { .. }
+            | Self::Damaged { .. }
+            | Self::Gap { .. }
+            | Self::Chain { .. }
+            | Self::Behind { .. }
+            | Self::Closed { .. }
+            | Self::Boot { .. } => true,
+            Self::Disk { .. } | Self::Full(_) | Self::ForeignNode { .. } | Self::ForeignCluster { .. } => false,
+        }
+    }
+
     pub(crate) fn disk(doing: &'static str, path: &str, source: io::Error) -> Self {
         if disk::is_full(&source) { Self::Full(source) } else { Self::Disk { doing, path: path.to_owned(), source } }
     }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Longest file that can be a segment.
-const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
 /// What the log holds after a snapshot.
 #[derive(Debug)]

@@ -8,7 +8,10 @@ use std::{path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
-use crate::identity::Unreadable;
+use crate::{
+    identity::Unreadable,
+    recover::{ANEW, way_out},
+};
 
 /// A snapshot: [`crate::sqlite::Sqlite`], or one in memory that fails on request.
 pub trait Snapshot {
@@ -135,8 +138,7 @@ pub enum SnapshotError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Damaged, or of another version.
-    #[error("the snapshot {} cannot be used: {reason}; restore a backup of the whole data directory, or start the version of \
-             specter-server that wrote it", path.display())]
+    #[error("the snapshot {} cannot be used: {reason}; {}", path.display(), way_out(.reason))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -144,8 +146,7 @@ pub enum SnapshotError {
         reason: Unreadable,
     },
     /// A row whose checksum is wrong.
-    #[error("the snapshot {} is damaged in slot {slot}; restore a backup of the whole data directory, or move it away: the \
-             node then starts anew and is filled by its peers", path.display())]
+    #[error("the snapshot {} is damaged in slot {slot}; {ANEW}", path.display())]
     Row {
         /// The file.
         path: PathBuf,
@@ -166,6 +167,19 @@ pub enum SnapshotError {
         /// What was read.
         found: u64,
     },
+}
+
+impl SnapshotError {
+    /// Whether rows that were durable are gone; else the file is another's or out of reach.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Unreadable { reason, .. } => *reason == Unreadable::Damaged,
+            Self::Row { .. } => true,
+            Self::Full(_) | Self::Busy { .. } | Self::Failed { .. } | Self::Foreign { .. } | Self::ReadBack { .. } => {
+                false
+            }
+        }
+    }
 }
 
 #[cfg(test)]

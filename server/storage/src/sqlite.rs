@@ -295,5 +295,6 @@ fn meta_crc(lsn: u64, node: &[u8; 16], cluster: &[u8; 16]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc, node), cluster)
 }
 
+pub mod salvage;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,10 @@ use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -257,6 +260,17 @@ impl Client {
         soon("a published tunnel", published).await
     }
 
+    /// The client's machine does nothing for so long.
+    pub(crate) fn stand_still(&self, span: Duration) {
+        let runtime = self.runtime.as_ref().expect("running");
+        // Its only thread waits here.
+        let (sender, nothing) = std::sync::mpsc::channel::<()>();
+        runtime.spawn(async move {
+            let _ = nothing.recv_timeout(span);
+            drop(sender);
+        });
+    }
+
     pub(crate) fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -301,6 +315,34 @@ pub(crate) async fn http_target(body: &'static str) -> SocketAddr {
         }
     });
     address
+}
+
+/// Answers every HTTP request after so long, and counts them.
+pub(crate) async fn slow_target(wait: Duration) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counter = counter.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while let Ok(byte) = stream.read_u8().await {
+                    head.push(byte);
+                    if head.ends_with(b"\r\n\r\n") {
+                        head.clear();
+                        counter.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(wait).await;
+                        if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (address, asked)
 }
 
 /// Copies a client's configuration to one for another node.

@@ -1,5 +1,5 @@
 use crate::cluster::{Client, Cluster, http_target, mirror_target, moved, soon, until};
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
@@ -49,8 +49,11 @@ async fn raw_bytes_pass_two_nodes_with_an_end_in_each_direction() {
 }
 
 /// Clients of one identity, one linked to node 0 and one to node 1.
-async fn twins(cluster: &Cluster) -> (Client, Client) {
-    let (first, second) = (http_target("first").await, http_target("second").await);
+pub(crate) async fn twins(cluster: &Cluster) -> (Client, Client) {
+    twins_of(cluster, http_target("first").await, http_target("second").await).await
+}
+
+pub(crate) async fn twins_of(cluster: &Cluster, first: SocketAddr, second: SocketAddr) -> (Client, Client) {
     let one = Client::start(cluster.client_config("one.yaml", 0, &format!("- target: http://{first}\n"))).await;
     let path = moved(cluster, ("one.yaml", 0), ("two.yaml", 1));
     let text = std::fs::read_to_string(&path).expect("the file");

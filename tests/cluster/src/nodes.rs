@@ -7,6 +7,7 @@ use std::{
     fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 use tokio::{process::Command, time::interval};
@@ -157,8 +158,7 @@ impl Nodes {
     /// What a program complained about.
     pub async fn prepare(plan: &Plan<'_>) -> Outcome<Self> {
         fs::create_dir_all(plan.folder)?;
-        let mut drawn = Ports::default();
-        let mut addresses: Vec<_> = plan.ips.iter().map(|ip| drawn.draw(*ip)).collect::<Outcome<_>>()?;
+        let mut addresses: Vec<_> = plan.ips.iter().map(|ip| draw(*ip)).collect::<Outcome<_>>()?;
         if let Some(Behind { index, port, .. }) = plan.behind {
             addresses[index].set_port(port);
         }
@@ -421,31 +421,22 @@ pub async fn succeed(what: &str, mut command: Command) -> Outcome<String> {
     }
 }
 
-/// Ports of one cluster, none twice.
-#[derive(Default)]
-struct Ports {
-    drawn: Vec<u16>,
-}
+/// How many ports this process has tried: tests that run at a time draw different ones, since a node binds its own later.
+static DRAWN: AtomicU32 = AtomicU32::new(0);
 
-impl Ports {
-    /// A port that is free for TCP and UDP. Others may draw at the same time, so each process begins elsewhere.
-    fn draw(&mut self, ip: IpAddr) -> Outcome<SocketAddr> {
-        let from = std::process::id().wrapping_mul(97).wrapping_add(u32::try_from(self.drawn.len())?.wrapping_mul(13));
-        let span = u32::from(PORTS.end - PORTS.start);
-        for step in 0..span {
-            let port = PORTS.start + u16::try_from(from.wrapping_add(step) % span)?;
-            // An address of another network namespace cannot be tried from here, and has all ports free.
-            let is_ours = ip.is_loopback();
-            let is_free = || TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok();
-            if !taken(port, &self.drawn) && (!is_ours || is_free()) {
-                self.drawn.push(port);
-                return Ok(SocketAddr::new(ip, port));
-            }
+/// A port that is free for TCP and UDP, and never the same twice. Others may draw at the same time, so each process begins
+/// elsewhere.
+fn draw(ip: IpAddr) -> Outcome<SocketAddr> {
+    let span = u32::from(PORTS.end - PORTS.start);
+    let from = std::process::id().wrapping_mul(977);
+    for _ in 0..span {
+        let step = DRAWN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + u16::try_from(from.wrapping_add(step) % span)?;
+        // An address of another network namespace cannot be tried from here, and has all ports free.
+        let is_free = || TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok();
+        if !ip.is_loopback() || is_free() {
+            return Ok(SocketAddr::new(ip, port));
         }
-        Err("no port is free".into())
     }
-}
-
-fn taken(port: u16, drawn: &[u16]) -> bool {
-    drawn.contains(&port)
+    Err("no port is free".into())
 }

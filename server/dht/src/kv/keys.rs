@@ -24,6 +24,13 @@ pub(crate) struct Held {
     pub(crate) lease_until: Option<Instant>,
 }
 
+impl Held {
+    /// About how many bytes it takes in a message.
+    pub(crate) fn size(&self, key: &Key) -> usize {
+        key.len() + self.register.size()
+    }
+}
+
 /// What a leader knows of its keys.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Keys {
@@ -37,6 +44,8 @@ pub(crate) struct Keys {
     members: Nodes,
     joint_since: Option<Version>,
     digest: Digest,
+    /// What all keys and values take in messages.
+    bytes: usize,
 }
 
 impl Keys {
@@ -50,14 +59,23 @@ impl Keys {
             members: Nodes::default(),
             joint_since: None,
             digest: Digest::default(),
+            bytes: 0,
         };
-        keys.table.iter().for_each(|(key, held)| keys.digest.add(key, held.version));
+        for (key, held) in &keys.table {
+            keys.digest.add(key, held.version);
+            keys.bytes += held.size(key);
+        }
         keys.index_all(roster);
         keys
     }
 
     pub(crate) fn len(&self) -> u64 {
         self.table.len() as u64
+    }
+
+    /// About how many bytes all keys and values take in messages.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Held> {
@@ -70,6 +88,7 @@ impl Keys {
             let held = held(Some(known));
             let known = std::mem::replace(known, held.clone());
             self.digest.replace(key, known.version, held.version);
+            self.bytes -= known.size(key);
             self.leave_indices(key, &known);
             held
         } else {
@@ -78,6 +97,7 @@ impl Keys {
             self.digest.add(key, held.version);
             held
         };
+        self.bytes += held.size(key);
         self.enter_indices(key, &held);
     }
 
@@ -111,6 +131,7 @@ impl Keys {
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Held> {
         let held = self.table.remove(key)?;
         self.digest.remove(key, held.version);
+        self.bytes -= held.size(key);
         self.leave_indices(key, &held);
         Some(held)
     }
@@ -314,6 +335,7 @@ mod tests {
             assert_eq!(keys.leases_over(Instant::FAR).count(), leased);
             let bare = |held: &&Held| keys.is_fresh(held) && held.register.is_tombstone();
             assert_eq!(keys.tombstones().count(), keys.table.values().filter(bare).count());
+            assert_eq!(keys.bytes(), keys.table.iter().map(|(key, held)| held.size(key)).sum::<usize>());
         }
     }
 }

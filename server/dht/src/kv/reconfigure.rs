@@ -65,7 +65,7 @@ impl Leader {
         }
         proposal.accepted.insert(from);
         let chosen = |proposal: &mut Proposal| proposal.config.chosen_by(&proposal.accepted, context.rules);
-        let Some(Proposal { mut config, .. }) = self.proposal.take_if(chosen) else { return };
+        let Some(Proposal { mut config, accepted }) = self.proposal.take_if(chosen) else { return };
         let audience: BTreeSet<NodeId> = config.audience().union(&self.config.audience()).copied().collect();
         config.leaving = None;
         self.adopt(config);
@@ -76,6 +76,10 @@ impl Leader {
             context.outbox.send(node, Message::Learn { config: self.config.clone() });
         }
         self.settle_all(context);
+        if self.over {
+            // Who stays would otherwise miss a leader first.
+            self.ask_to_succeed(context, |_, node| accepted.contains(&node));
+        }
     }
 
     /// Goes on with whatever waited for something else to end.
@@ -110,19 +114,25 @@ impl Leader {
         self.send_lacking(context);
     }
 
-    /// Asks the member that lacks least to lead; goes on itself when there is none.
+    /// Asks another member to lead; goes on itself when there is none.
     fn hand_over(&mut self, context: &mut Context<'_>) {
         self.goes = false;
-        let others = self.roster.nodes().iter().filter(|node| **node != context.me && self.reads.is_near(**node));
+        self.ask_to_succeed(context, |leader, node| leader.reads.is_near(node));
+        if self.successor.is_some() {
+            self.over = true;
+        } else {
+            self.advance(context);
+        }
+    }
+
+    /// Asks the member that lacks least, of those that are near, to lead.
+    fn ask_to_succeed(&mut self, context: &mut Context<'_>, is_near: impl Fn(&Self, NodeId) -> bool) {
+        let others = self.roster.nodes().iter().filter(|node| **node != context.me && is_near(self, **node));
         let others = others.filter_map(|node| self.roster.seat(*node).map(|seat| (seat, *node)));
         let others = others.map(|(seat, node)| (self.full.contains(seat), self.keys.lacks(seat), node));
         self.successor = others.min().map(|(_, _, node)| node);
-        match self.successor {
-            Some(successor) => {
-                context.outbox.send(successor, Message::Succeed { ballot: self.ballot });
-                self.over = true;
-            }
-            None => self.advance(context),
+        if let Some(successor) = self.successor {
+            context.outbox.send(successor, Message::Succeed { ballot: self.ballot });
         }
     }
 

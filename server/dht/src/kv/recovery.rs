@@ -174,28 +174,30 @@ fn newest(
     roster: &Roster,
     confirmed: bool,
 ) -> BTreeMap<Key, Held> {
-    let mut table: BTreeMap<Key, Held> = BTreeMap::new();
-    for (registers, nodes) in sources {
-        let holders = roster.subset(nodes.iter().copied());
-        for (key, (version, register)) in *registers {
+    let hold = |(version, register): &(Version, Arc<Register>), holders| Held {
+        version: *version,
+        register: Arc::clone(register),
+        confirmed,
+        holders,
+        touched: now,
+        // A lease is never cut short: its whole time starts anew.
+        lease_until: register.lease().map(|lease| now + lease.ttl),
+    };
+    let holders = |nodes: &[NodeId]| roster.subset(nodes.iter().copied());
+    let Some(((registers, nodes), others)) = sources.split_first() else { return BTreeMap::new() };
+    // In order, as a tree is built fastest: most often this is all there is.
+    let first = holders(nodes);
+    let mut table: BTreeMap<Key, Held> = registers.iter().map(|(key, held)| (key.clone(), hold(held, first))).collect();
+    for (registers, nodes) in others {
+        let holders = holders(nodes);
+        for (key, held) in *registers {
             match table.get_mut(key) {
-                Some(known) if known.version > *version => continue,
-                Some(known) if known.version == *version => {
-                    holders.seats().for_each(|seat| known.holders.insert(seat));
-                    continue;
+                Some(known) if known.version > held.0 => {}
+                Some(known) if known.version == held.0 => holders.seats().for_each(|seat| known.holders.insert(seat)),
+                Some(_) | None => {
+                    table.insert(key.clone(), hold(held, holders));
                 }
-                Some(_) | None => {}
             }
-            let held = Held {
-                version: *version,
-                register: Arc::clone(register),
-                confirmed,
-                holders,
-                touched: now,
-                // A lease is never cut short: its whole time starts anew.
-                lease_until: register.lease().map(|lease| now + lease.ttl),
-            };
-            table.insert(key.clone(), held);
         }
     }
     table

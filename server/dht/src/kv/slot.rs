@@ -187,6 +187,14 @@ impl Slot {
         }
     }
 
+    /// About how many bytes the slot keeps, if this node leads it.
+    pub fn bytes(&self) -> usize {
+        match &self.role {
+            Role::Leader(leader) => leader.keys.bytes(),
+            Role::Candidate(_) | Role::Follower => 0,
+        }
+    }
+
     /// What this node holds, however old it may be: the answer to a hint read; nothing when it is no member.
     pub fn peek(&self, key: &Key, operation: &Operation) -> Option<(Answer, Option<Version>)> {
         if !self.is_member() {

@@ -56,7 +56,7 @@ impl Leader {
             return;
         }
         while let Some(key) = self.keys.stale_after(self.transfer.refreshed.as_ref()) {
-            let size = self.keys.get(key).map_or(0, |held| key.len() + held.register.size());
+            let size = self.keys.get(key).map_or(0, |held| held.size(key));
             if !self.transfer.has_room(size, context.settings.transfer_bytes) {
                 return;
             }
@@ -81,7 +81,7 @@ impl Leader {
             while let Some((version, key)) = self.keys.lacked_by(seat, from(&self.transfer), until) {
                 let idle = !self.work.contains_key(key);
                 if let Some(held) = self.keys.get(key).filter(|_| idle) {
-                    let size = key.len() + held.register.size();
+                    let size = held.size(key);
                     if !self.transfer.has_room(size, window) {
                         return;
                     }

@@ -297,7 +297,9 @@ impl Node {
 
     /// Gives a slot an input and takes what it wants out of it.
     fn slot_input(&mut self, now: Instant, id: SlotId, input: kv::Input) {
-        self.slot(now, id).handle_input(now, input);
+        let slot = self.slot(now, id);
+        let led = slot.leads().is_some();
+        slot.handle_input(now, input);
         while let Some(slot) = self.slots.get_mut(&id) {
             match slot.poll_output() {
                 kv::Output::Transmit { to, message } => self.post_slot(now, to, id, message),
@@ -308,6 +310,10 @@ impl Node {
                 kv::Output::Reply { id, reply, rests_on } => self.served(now, id, reply, rests_on),
                 kv::Output::Timeout(_) => break,
             }
+        }
+        if !led && self.slots.get(&id).is_some_and(|slot| slot.leads().is_some()) {
+            // Who led before may have wanted other members, and nobody tells who leads now.
+            self.place_soon(now);
         }
         self.note_wake(id);
     }

@@ -16,8 +16,8 @@ pub(super) struct Placing {
     search_after: Instant,
     /// Slots that should have other members, and when that may begin.
     waiting: BTreeMap<SlotId, Change>,
-    /// Slots that were allowed to change and are not done.
-    changing: BTreeSet<SlotId>,
+    /// Slots that were allowed to change and are not done, and about how many bytes of each are on their way at a time.
+    changing: BTreeMap<SlotId, usize>,
     /// When to see whether one that waits may begin.
     permit_at: Instant,
 }
@@ -27,6 +27,8 @@ pub(super) struct Placing {
 struct Change {
     wanted: Vec<NodeId>,
     due: Instant,
+    /// How many of the present members live and stay: where there are fewest, it is begun first.
+    staying: usize,
 }
 
 impl Placing {
@@ -35,7 +37,7 @@ impl Placing {
             sweep_at: now,
             search_after: now,
             waiting: BTreeMap::new(),
-            changing: BTreeSet::new(),
+            changing: BTreeMap::new(),
             permit_at: Instant::FAR,
         }
     }
@@ -130,7 +132,8 @@ impl Node {
             return;
         }
         let present = config.nodes();
-        let hold_off = self.hold_off(&present, &wanted, machines);
+        let staying = machines.iter().filter(|peer| present.contains(&peer.id) && !goes(peer)).count();
+        let hold_off = self.hold_off(id, &present, &wanted, machines);
         for node in wanted.iter().filter(|node| !present.contains(node)).copied() {
             let (version, members) = (config.version, present.iter().copied().collect());
             self.post(now, node, Part::Pointer { slot: id, version, members });
@@ -141,34 +144,37 @@ impl Node {
             let due = now + hold_off;
             let same = self.placing.waiting.get(&id).filter(|change| change.wanted == wanted);
             let due = same.map_or(due, |change| change.due.min(due));
-            self.placing.waiting.insert(id, Change { wanted: wanted.clone(), due });
+            self.placing.waiting.insert(id, Change { wanted: wanted.clone(), due, staying });
             self.placing.permit_at = self.placing.permit_at.min(due);
         }
         self.slot_input(now, id, kv::Input::Wanted { nodes: wanted, hold_off });
     }
 
-    /// Lets slots change their members, few at a time, so that the others go on undisturbed (rule R5).
+    /// Lets slots change their members, not too many at a time and not too many bytes, so that the others go on undisturbed
+    /// (rule R5); those first that lack most.
     pub(super) fn permit_due(&mut self, now: Instant) {
         let slots = &self.slots;
         let before = self.placing.changing.len();
-        self.placing.changing.retain(|id| slots.get(id).is_some_and(Slot::is_changing));
+        self.placing.changing.retain(|id, _| slots.get(id).is_some_and(Slot::is_changing));
         if now < self.placing.permit_at && self.placing.changing.len() == before {
             return;
         }
         self.placing.permit_at = Instant::FAR;
         let leads = |id: &SlotId| slots.get(id).is_some_and(|slot| slot.leads().is_some() || slot.is_changing());
         self.placing.waiting.retain(|id, _| leads(id));
-        let due: Vec<SlotId> =
-            self.placing.waiting.iter().filter(|(_, change)| change.due <= now).map(|(id, _)| *id).collect();
-        for id in due {
-            if self.placing.changing.len() >= self.settings.changing {
+        let due = self.placing.waiting.iter().filter(|(_, change)| change.due <= now);
+        let mut due: Vec<(usize, Instant, SlotId)> =
+            due.map(|(id, change)| (change.staying, change.due, *id)).collect();
+        due.sort_unstable();
+        for (_, _, id) in due {
+            if !self.has_room_for(id) {
                 // The next end of a change comes back here.
                 return;
             }
             self.slot_input(now, id, kv::Input::Permit { may_change: true });
             self.slot_input(now, id, kv::Input::Permit { may_change: false });
             if self.slots.get(&id).is_some_and(Slot::is_changing) {
-                self.placing.changing.insert(id);
+                self.placing.changing.insert(id, self.weight(id));
                 self.placing.waiting.remove(&id);
             } else if let Some(change) = self.placing.waiting.get_mut(&id) {
                 // It has reasons of its own to wait.
@@ -179,17 +185,35 @@ impl Node {
         self.placing.permit_at = next.unwrap_or(Instant::FAR);
     }
 
+    /// Whether a slot may begin to change beside those that do.
+    fn has_room_for(&self, id: SlotId) -> bool {
+        let changing = &self.placing.changing;
+        let bytes = changing.values().sum::<usize>() + self.weight(id);
+        changing.is_empty() || (changing.len() < self.settings.changing && bytes <= self.settings.changing_bytes)
+    }
+
+    /// About how many bytes of a slot are on their way at a time when it changes.
+    fn weight(&self, id: SlotId) -> usize {
+        self.bytes_of(id).min(self.settings.slot.transfer_bytes)
+    }
+
+    fn bytes_of(&self, id: SlotId) -> usize {
+        self.slots.get(&id).map_or(0, Slot::bytes)
+    }
+
     /// For how long the ring must have wanted other members: not at all when all that are to go want to go, long when one
-    /// of them is silent and may only restart.
-    fn hold_off(&self, present: &BTreeSet<NodeId>, wanted: &[NodeId], machines: &[Peer]) -> Duration {
+    /// of them is silent and may only restart, a moment when the change costs little.
+    fn hold_off(&self, id: SlotId, present: &BTreeSet<NodeId>, wanted: &[NodeId], machines: &[Peer]) -> Duration {
         let own_leave = |node: NodeId| node == self.me && self.leaving.begun;
         let goes = |node: NodeId| own_leave(node) || self.ring.contact(node).is_some_and(|peer| peer.leaving);
         let lives = |node: NodeId| node == self.me || machines.iter().any(|peer| peer.id == node);
-        let mut gone = present.iter().copied().filter(|node| !wanted.contains(node)).peekable();
-        if gone.peek().is_some() && gone.clone().all(goes) {
+        let gone: Vec<NodeId> = present.iter().copied().filter(|node| !wanted.contains(node)).collect();
+        if !gone.is_empty() && gone.iter().all(|node| goes(*node)) {
             Duration::ZERO
-        } else if gone.any(|node| !lives(node) && !goes(node)) {
+        } else if gone.iter().any(|node| !lives(*node) && !goes(*node)) {
             self.settings.crash_hold_off
+        } else if gone.is_empty() || self.bytes_of(id) <= self.settings.light_bytes {
+            self.settings.light_hold_off
         } else {
             self.settings.join_hold_off
         }

@@ -13,12 +13,19 @@ pub struct Settings {
     pub slot: kv::Settings,
     /// How often a leader looks up who should keep its slot.
     pub placement: Duration,
-    /// For how long the ring must have wanted other members before they are changed, when all present ones are alive.
+    /// For how long the ring must have wanted other members before they are changed, when that costs little: the slot lacks
+    /// members, or keeps little.
+    pub light_hold_off: Duration,
+    /// The most bytes of a slot that keeps little.
+    pub light_bytes: usize,
+    /// The same hold-off for a slot that keeps more, when all present members are alive.
     pub join_hold_off: Duration,
     /// The same when a present one is silent: it may only restart.
     pub crash_hold_off: Duration,
-    /// How many slots a node changes at a time.
+    /// How many slots a node changes at a time: each costs its members some messages.
     pub changing: usize,
+    /// How many bytes of slots that change may be on their way; one slot at least.
+    pub changing_bytes: usize,
     /// How long one attempt of a request may take before another node is asked.
     pub attempt: Duration,
     /// The shortest and the longest wait between two rounds of attempts.
@@ -35,9 +42,12 @@ impl Default for Settings {
             ring: ring::Settings::default(),
             slot: kv::Settings::default(),
             placement: Duration::from_secs(10),
+            light_hold_off: Duration::from_millis(500),
+            light_bytes: 64 << 10,
             join_hold_off: Duration::from_secs(30),
             crash_hold_off: Duration::from_secs(60),
-            changing: 4,
+            changing: 64,
+            changing_bytes: 1 << 20,
             attempt: Duration::from_secs(1),
             retry: (Duration::from_millis(20), Duration::from_secs(1)),
             requests: 4096,

@@ -200,7 +200,8 @@ async fn a_cluster_that_is_lost_is_made_again_of_copies_of_all_nodes_but_one() {
         member.stop().await;
     }
     let folder = tempfile::tempdir().unwrap();
-    let json = restore::restore(&copies, folder.path()).unwrap().to_json();
+    let wanted = restore::Wanted { from: copies.to_vec(), accepts_loss: false, is_dry: false };
+    let json = restore::restore(&wanted, folder.path()).unwrap().to_json();
     assert!(json.contains(r#""may_have_forgotten":false"#) && json.contains(r#""records":0,"#), "{json}");
     let first = Member::start_on(folder, &credentials[0], Vec::new());
     see_all(&first).await;

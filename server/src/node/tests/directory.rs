@@ -1,6 +1,9 @@
 //! Checkpoints, and what the commands on a data directory tell.
 
-use super::{super::offline, *};
+use super::{
+    super::{offline, restore},
+    *,
+};
 
 async fn filled() -> (TempDir, Node) {
     let (folder, node) = fresh();
@@ -137,4 +140,37 @@ fn a_directory_without_a_store_is_told_with_its_name() {
         assert!(error.to_string().contains(&folder.path().display().to_string()), "{error}");
     }
     assert_eq!(folder.path().read_dir().unwrap().count(), 0, "and nothing is made there");
+}
+
+#[tokio::test]
+async fn what_can_be_read_of_a_damaged_directory_becomes_a_new_one() {
+    let (folder, node) = filled().await;
+    node.stop().await;
+    let node = alone(folder.path());
+    store(&node).put(&key("c"), "three", None).await.unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    let [damaged, made] = ["damaged", "made"].map(|name| parent.path().join(name));
+    offline::copy(folder.path(), &damaged).unwrap();
+    node.stop().await;
+    let segments = std::fs::read_dir(damaged.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let last = segments.max().unwrap();
+    let mut bytes = std::fs::read(&last).unwrap();
+    // In the first record, behind the header.
+    bytes[64 + 40] ^= 1;
+    std::fs::write(&last, bytes).unwrap();
+
+    let wanted = |accepts_loss, is_dry| restore::Wanted { from: vec![damaged.clone()], accepts_loss, is_dry };
+    let refused = restore::restore(&wanted(false, false), &made).unwrap_err().to_string();
+    assert!(refused.contains("--accept-loss"), "{refused}");
+    let told = restore::restore(&wanted(true, true), &made).unwrap().to_string();
+    assert!(told.contains("It would hold") && told.contains("Lost:") && !made.exists(), "{told}");
+    let json = restore::restore(&wanted(true, false), &made).unwrap().to_json();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["losses"][0]["snapshot_whole"], &json["registers"]), (&true.into(), &4.into()), "{json}");
+    let node = alone(&made);
+    for (name, value) in [("a", "one"), ("c", "three")] {
+        assert_eq!(store(&node).get(&key(name)).await.unwrap(), Some(value.into()), "{name}");
+    }
+    store(&node).put(&key("a"), "two", None).await.unwrap();
+    node.stop().await;
 }

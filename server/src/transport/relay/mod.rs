@@ -12,7 +12,7 @@
 mod line;
 mod node;
 
-pub use node::{Node, OpenError, Opened, Pulse};
+pub use node::{Node, OpenError, Opened};
 
 use super::{
     endpoint::{self, BindError},

@@ -1,6 +1,9 @@
 //! One node as visitors' streams see it.
 
-use super::Sight;
+use super::{
+    super::pulse::{self, Pulse},
+    Sight,
+};
 use quinn::{Connection, RecvStream, SendStream};
 use specter_wire::{error::ErrorCode, stream::PASSED_ON};
 use std::{
@@ -14,13 +17,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// A node that nobody has asked for in this time is forgotten.
-const IDLE: Duration = Duration::from_secs(60);
+/// A node that nobody has asked for in this time is forgotten, and with it since when it is out of reach. Longer than it
+/// takes the announcer to go round all names: it removes the routes of a node that stays away.
+const IDLE: Duration = Duration::from_secs(180);
 
-/// A connected node has this long to take a stream, or four times the way there and back if that is longer.
-const PATIENCE: Duration = Duration::from_millis(150);
-
-/// One that is not connected has this long, handshake included.
+/// A node that is not connected has this long to take a stream, handshake included.
 const FIRST_PATIENCE: Duration = Duration::from_millis(400);
 
 /// When there is nowhere else to go, a node has this long.
@@ -58,16 +59,12 @@ struct Seen {
     /// When it last answered.
     answered: Option<Instant>,
     /// What had come from it when it was doubted.
-    doubted: Option<u64>,
+    doubted: Option<Pulse>,
     /// The last measured way there and back.
     rtt: Option<Duration>,
     /// It said that it goes away.
     leaving: bool,
 }
-
-/// How much had come from a node at one time: if it is still the same later, nothing came between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pulse(u64);
 
 /// Why a node took no stream. Nothing of the visitor was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -165,7 +162,7 @@ impl Node {
     /// How long it may take until a living node says that it took a stream.
     pub fn patience(&self) -> Duration {
         match &*self.status.borrow() {
-            Status::Up(connection) => PATIENCE.max(connection.rtt() * 4),
+            Status::Up(connection) => pulse::patience(connection),
             Status::Dialing { .. } | Status::Down { .. } => FIRST_PATIENCE,
         }
     }
@@ -173,7 +170,7 @@ impl Node {
     /// How much has come from it so far; none if it is not connected.
     pub fn pulse(&self) -> Option<Pulse> {
         match &*self.status.borrow() {
-            Status::Up(connection) => Some(Pulse(heard(connection))),
+            Status::Up(connection) => Some(Pulse::of(connection)),
             Status::Dialing { .. } | Status::Down { .. } => None,
         }
     }
@@ -182,7 +179,7 @@ impl Node {
     pub fn doubt_since(&self, pulse: Option<Pulse>) -> bool {
         let is_silent = pulse.is_some() && pulse == self.pulse();
         if is_silent {
-            self.lock().doubted = pulse.map(|pulse| pulse.0);
+            self.lock().doubted = pulse;
         }
         is_silent
     }
@@ -203,7 +200,7 @@ impl Node {
             Status::Dialing { since } => since.elapsed() > FIRST_PATIENCE,
             Status::Up(connection) => {
                 let mut seen = self.lock();
-                let is_silent = seen.doubted.is_some_and(|doubted| doubted == heard(connection));
+                let is_silent = seen.doubted.is_some_and(|doubted| doubted == Pulse::of(connection));
                 if !is_silent {
                     seen.doubted = None;
                 }
@@ -236,6 +233,16 @@ impl Node {
             self.doubt_since(before);
         }
         lives
+    }
+
+    /// Whether its links for what `header` names are alive, as far as it can tell. For a request that waits long: the node
+    /// shows life, and it is the target that is slow, or the link behind the node that is dead.
+    pub async fn vouches(&self, header: &[u8]) -> bool {
+        match timeout(LAST_PATIENCE, self.ask(header)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(OpenError::Refused(code))) => code != ErrorCode::NoLiveLink,
+            Ok(Err(OpenError::Unreachable | OpenError::Slow)) | Err(_) => false,
+        }
     }
 
     pub(super) fn sight(&self) -> Sight {
@@ -292,11 +299,6 @@ impl Node {
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Datagrams that have come on a connection.
-fn heard(connection: &Connection) -> u64 {
-    connection.stats().udp_rx.datagrams
 }
 
 /// A stream that was not taken yet. One that is given up must not look like a visitor's end.

@@ -118,7 +118,7 @@ fn damage_before_the_last_sync_is_told_with_its_place() {
     assert!(matches!(error, OpenError::Damaged { offset: HEADER_BYTES, lsn: 1, .. }), "{error}");
     assert!(error.to_string().starts_with(
         "log/0000000000000001.seg in the data directory is damaged at byte 64, in record 1: its payload is damaged; \
-         restore a backup"
+         move it away"
     ));
 }
 
@@ -299,7 +299,7 @@ fn foreign_names_in_the_log_are_left_alone() {
 
 #[test]
 fn every_refusal_says_what_is_wrong_and_what_to_do() {
-    let anew = "restore a backup of the whole directory, or move it away: the node then starts anew and is filled by its peers";
+    let anew = "move it away: the node then starts anew and is filled by its peers";
     let open_as = |disk: &FaultDisk, identity| {
         open(disk.clone(), &Opening { identity, ..opening() }, 0, |_| ()).map(|(_, found)| found).unwrap_err()
     };

@@ -311,6 +311,31 @@ impl World {
         seeds
     }
 
+    /// Names lead to machines that stay: who has found nobody yet, and would look only at machines that have left, looks at
+    /// others, as a node does that looks its names up again and again.
+    pub(super) fn look_up_again(&mut self) -> Result<(), Violation> {
+        let stays = |machine: &Machine| machine.duty != Duty::Away;
+        let is_stranger = |machine: &Machine| machine.held().terms.is_none() && machine.creates.is_none();
+        let leads_nowhere = |machine: &Machine| {
+            let seeds = machine.seeds.iter().filter_map(|seed| self.machines.get(&Name::at(*seed)?));
+            !seeds.into_iter().any(stays)
+        };
+        let waits = |machine: &&Machine| {
+            let at_first = u64::from(machine.name.0) <= self.swarm.nodes && machine.boot == 0;
+            (stays(machine) || at_first) && is_stranger(machine) && leads_nowhere(machine)
+        };
+        let lost: Vec<Name> = self.machines.values().filter(waits).map(|machine| machine.name).collect();
+        for name in lost {
+            let insiders = self.machines.values().filter(|machine| stays(machine) && !is_stranger(machine));
+            let seeds: Vec<SocketAddr> = insiders.map(|machine| machine.name.address()).take(3).collect();
+            if let Some(machine) = self.machines.get_mut(&name) {
+                machine.seeds.clone_from(&seeds);
+            }
+            self.input(name, Input::Seeds(seeds))?;
+        }
+        Ok(())
+    }
+
     /// A machine that is away starts: with the disk it had, or with a new one.
     pub(super) fn join(&mut self, name: Name, via: Option<Name>, afresh: bool) -> Result<(), Violation> {
         let seeds = via.map_or_else(|| self.some_others(name), |via| vec![via.address()]);

@@ -126,7 +126,7 @@ impl Swarm {
             keys: pick(random, &[1, 3, 6, 12, 40]),
             chaos_micros: chaos.map_or(chaos_seconds * 1_000_000, micros),
             forms_first: random.chance(700),
-            settings: draw_settings(random, slowest),
+            settings: draw_lightness(seed, draw_settings(random, slowest)),
             rules: Rules::default(),
             keeps_identity: false,
             faults: Faults {
@@ -252,11 +252,23 @@ fn draw_settings(random: &mut Random, slowest_micros: u64) -> node::Settings {
         placement: millis(random.between(200, 1500)),
         join_hold_off: millis(random.between(50, 1500)),
         crash_hold_off: millis(random.between(500, 4000)),
-        changing: pick(random, &[1, 4, 4, 16]),
+        changing: pick(random, &[1, 4, 16, 64]),
         attempt: millis(trip * 2 + random.between(50, 500)),
         retry: (millis(random.between(5, 40)), millis(random.between(100, 800))),
         requests: pick(random, &[64, 4096]),
         packet_bytes: pick(random, &[1024, 64 * 1024, 256 * 1024]),
+        ..node::Settings::default()
+    }
+}
+
+/// What a slot that keeps little is, and how it moves. With numbers of its own, so that all else in a world is as it was.
+fn draw_lightness(seed: u64, settings: node::Settings) -> node::Settings {
+    let random = &mut Random::seeded(seed ^ 0x0B16_75E7_0000_0001);
+    node::Settings {
+        light_hold_off: Duration::from_millis(random.between(10, 500)),
+        light_bytes: pick(random, &[0, 100, 1000, 64 << 10]),
+        changing_bytes: pick(random, &[100, 1000, 1 << 20]),
+        ..settings
     }
 }
 
@@ -283,6 +295,7 @@ fn brisk_settings() -> node::Settings {
             ..kv::Settings::default()
         },
         placement: millis(1000),
+        light_hold_off: millis(100),
         join_hold_off: millis(500),
         crash_hold_off: millis(3_000),
         attempt: millis(200),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use specter_dht::kv::{Config, Durable, Entry, Key, Rules};
 use specter_dht::{Node, NodeId, Record, SlotId, State, Version};
 
-use super::machine::{Machine, Name};
+use super::machine::{Duty, Machine, Name};
 use crate::invariant::Invariants;
 use crate::{Outcome, Violation};
 
@@ -125,24 +125,19 @@ impl Watch {
 
     /// A node says that no slot needs it any more: then no slot may count on it, unless it is the only one that keeps them,
     /// or never knew. Says whether it is the only one.
-    pub(crate) fn left(&mut self, machine: &Machine) -> Result<bool, Violation> {
-        let (mut last, mut unaware) = (false, false);
+    pub(crate) fn left(&self, machine: &Machine) -> Result<bool, Violation> {
+        let mut last = false;
         for (slot, seen) in &self.slots {
             let Some(config) = seen.chosen().values().next_back() else { continue };
             let members = config.nodes();
-            if members.contains(&machine.id) {
-                let knows = machine.image.slots.get(slot).is_some_and(|image| image.tenure.is_some());
-                last |= knows;
-                unaware |= !knows;
-                if members.len() > 1 && knows {
+            let knows = machine.image.slots.get(slot).is_some_and(|image| image.tenure.is_some());
+            if members.contains(&machine.id) && knows {
+                last = true;
+                if members.len() > 1 {
                     let text = format!("{} says that it has left, but {slot:?} counts on it", machine.name);
                     return Err(Violation::Left(text));
                 }
             }
-        }
-        if unaware {
-            // Its vote is lost, and what it never had.
-            self.graves.insert(machine.id, State::new(machine.id, Rules::default()));
         }
         Ok(last)
     }
@@ -164,24 +159,37 @@ impl Watch {
 
     /// Whether one more disk may be lost without breaking the promise: in every configuration that decides or may come to
     /// decide, of a slot, fewer than a majority of each side may be lost. A lost member stops counting once a
-    /// configuration without it is chosen, because by then a majority of the others has everything.
+    /// configuration without it is chosen, because by then a majority of the others has everything. Who has left is as
+    /// lost as a disk: it may have been admitted without having heard of it, and nobody starts it again.
     pub(crate) fn may_lose(&self, node: NodeId, machines: &BTreeMap<Name, Machine>) -> bool {
+        let away = machines.values().filter(|machine| machine.duty == Duty::Away).map(|machine| machine.id);
+        let away: BTreeSet<NodeId> = away.collect();
+        let gone = |member: NodeId| member == node || away.contains(&member) || self.graves.contains_key(&member);
         let survives = |config: &Config| {
             let sides = std::iter::once(&config.old).chain(&config.new).chain(&config.leaving);
-            sides.into_iter().all(|side| {
-                let gone = |member: NodeId| member == node || self.graves.contains_key(&member);
-                side.iter().filter(|member| gone(member.node)).count() * 2 < side.len()
-            })
+            sides.into_iter().all(|side| side.iter().filter(|member| gone(member.node)).count() * 2 < side.len())
         };
-        self.slots.iter().all(|(slot, seen)| {
-            let Some(newest) = seen.chosen().values().next_back() else { return false };
-            let later = machines.values().flat_map(|machine| {
+        let is_founded = self.slots.values().all(|seen| !seen.chosen().is_empty());
+        is_founded && self.deciding(machines).all(survives)
+    }
+
+    /// Whether somebody counts on a node that has left, or may come to, and cannot do without it: whoever looks after the
+    /// cluster has to start it again.
+    pub(crate) fn is_missed(&self, node: NodeId, machines: &BTreeMap<Name, Machine>) -> bool {
+        self.deciding(machines).any(|config| config.audience().contains(&node)) && !self.may_lose(node, machines)
+    }
+
+    /// The configurations that decide or may come to decide, of all slots.
+    fn deciding<'a>(&'a self, machines: &'a BTreeMap<Name, Machine>) -> impl Iterator<Item = &'a Config> {
+        self.slots.iter().flat_map(move |(slot, seen)| {
+            let newest = seen.chosen().values().next_back();
+            let held = machines.values().flat_map(move |machine| {
                 let running = machine.node.as_ref().and_then(|node| node.slots().get(slot)).map(|part| part.state());
                 running.into_iter().chain(machine.image.slots.get(slot)).map(|state| &state.config)
             });
             // One that is chosen and not known to be is as good as undecided to those who have it.
-            let mut later = later.filter(|config| config.version >= newest.version);
-            survives(newest) && later.all(survives)
+            let later = held.filter(move |config| newest.is_none_or(|newest| config.version >= newest.version));
+            newest.into_iter().chain(later)
         })
     }
 

@@ -432,17 +432,19 @@ impl World {
     /// A node says that it may go: its process ends.
     fn left(&mut self, name: Name) -> Result<(), Violation> {
         self.tell(|| format!("{name} has left"));
-        let Some(machine) = self.machines.get_mut(&name) else { return Ok(()) };
+        let Some(machine) = self.machines.get(&name) else { return Ok(()) };
         let last = self.watch.left(machine)?;
+        let missed = self.watch.is_missed(machine.id, &self.machines);
         self.outcome.count(if last { "last nodes left" } else { "nodes left" });
+        let Some(machine) = self.machines.get_mut(&name) else { return Ok(()) };
         machine.close()?;
-        // What is only on its disk can be had again only when it is started again.
-        machine.stop(if last { Duty::Down } else { Duty::Away }, End::Killed, &mut self.random);
-        if last {
+        // What is only on its disk, or cannot go on without it, can be had again only when it is started again.
+        machine.stop(if last || missed { Duty::Down } else { Duty::Away }, End::Killed, &mut self.random);
+        if last || missed {
             let (boot, after) = (machine.boot, self.random.between(1_000, 3_000_000));
             self.queue.push(after, Event::Start { machine: name, boot });
         }
-        Ok(())
+        self.look_up_again()
     }
 }
 

@@ -126,6 +126,17 @@ fn what_a_leader_that_goes_has_not_begun_is_told_whom_to_ask() {
 }
 
 #[test]
+fn a_leader_that_a_change_puts_out_has_a_member_lead_at_once() {
+    let mut stage = led();
+    stage.wake(&[]);
+    stage.input(1, wanted(&[2, 3, 4], 0));
+    stage.deliver();
+    assert!(!stage.leads(1) && !stage.config(1).contains(NodeId(1)));
+    let next = [2, 3, 4].into_iter().find(|id| stage.leads(*id)).expect("another leads without an election being due");
+    assert_eq!(stage.get(next), Some(Some("kept".into())));
+}
+
+#[test]
 fn a_leader_that_nobody_can_replace_goes_on() {
     let mut stage = Stage::new(Rules::default(), 1, 1);
     assert!(stage.elect(1));

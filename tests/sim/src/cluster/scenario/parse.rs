@@ -8,13 +8,15 @@ use super::words::Words;
 use super::{Error, Scenario};
 use crate::cluster::machine::Name;
 
-/// The cluster of a scenario: `nodes 5 replicas 3 bits 2 seats 1 spares 2`, its first line.
+/// The cluster of a scenario: `nodes 5 replicas 3 bits 2 seats 1 spares 2`, its first line. With `patient` at its end the
+/// nodes are as patient as real ones, and not five times as fast.
 #[derive(Clone, Debug)]
 pub(in crate::cluster) struct Setup {
     pub(super) nodes: u64,
     pub(super) spares: u64,
     pub(super) seats: u8,
     pub(super) terms: Terms,
+    pub(super) patient: bool,
 }
 
 /// Machines: `n1`, `n1,n2`, `all`, and those that lead or keep the slot of a key: `leader(k)`, `members(k)`,
@@ -145,14 +147,17 @@ pub(super) fn scenario(text: &str) -> Result<Scenario, Error> {
 fn setup(mut words: Words<'_>) -> Result<Setup, Error> {
     words.must("nodes")?;
     let nodes = words.number("how many nodes there are")?;
-    let mut setup = Setup { nodes, spares: 0, seats: 1, terms: Terms { slot_bits: 2, replicas: 3 } };
+    let mut setup = Setup { nodes, spares: 0, seats: 1, terms: Terms { slot_bits: 2, replicas: 3 }, patient: false };
     while !words.is_empty() {
         match words.next("a word")? {
             "replicas" => setup.terms.replicas = words.number("how many replicas a slot has")?,
             "bits" => setup.terms.slot_bits = words.number("how many bits name a slot")?,
             "seats" => setup.seats = words.number("how many virtual nodes a machine has")?,
             "spares" => setup.spares = words.number("how many more machines there are")?,
-            other => return Err(words.wrong(format!("\"{other}\" is none of replicas, bits, seats and spares"))),
+            "patient" => setup.patient = true,
+            other => {
+                return Err(words.wrong(format!("\"{other}\" is none of replicas, bits, seats, spares and patient")));
+            }
         }
     }
     let sane = setup.nodes >= 1 && setup.terms.is_sane() && setup.nodes + setup.spares < 1000;

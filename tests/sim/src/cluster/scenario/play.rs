@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use specter_dht::kv::{Answer, Fence, Key, Operation};
-use specter_dht::{Failure, Freshness, Input};
+use specter_dht::{Failure, Freshness, Input, node};
 
 use super::{Action, Request, Scenario, Step, Stop, Who, micros};
 use crate::cluster::Swarm;
@@ -34,7 +34,10 @@ pub(super) struct Play {
 
 pub(super) fn play(scenario: &Scenario, keeps_identity: bool, tells: bool) -> Outcome {
     let setup = &scenario.setup;
-    let swarm = Swarm::quiet(SEED, setup.nodes, setup.terms);
+    let mut swarm = Swarm::quiet(SEED, setup.nodes, setup.terms);
+    if setup.patient {
+        swarm.settings = node::Settings::default();
+    }
     let seats = (setup.seats, setup.seats);
     let mut world = World::new(Swarm { spares: setup.spares, seats, keeps_identity, ..swarm });
     world.tells = tells;

@@ -1,16 +1,16 @@
 //! Checkpoints, as `server/src/node/checkpoint.rs` has them, without a thread and a clock.
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
-use specter_dht::{Node, Record, SlotId, Version, codec, kv::Slot};
+use specter_dht::{Node, Record, codec, kv::Slot};
 use specter_storage::{
     fault::FaultSnapshot,
     snapshot::{Saved, Snapshot as _, SnapshotError, checkpoint},
 };
 
 use super::{
-    changes::{Changes, Gathered, Tracker},
-    rows::{Encoded, RowChange},
+    changes::{Gathered, Tracker},
+    rows::Encoded,
 };
 
 /// What changed since the last checkpoint, and the one that is under way.
@@ -25,9 +25,7 @@ pub(super) struct Checkpoints {
 #[derive(Debug)]
 struct UnderWay {
     lsn: u64,
-    rows: Vec<RowChange>,
-    tenures: BTreeMap<SlotId, Option<Version>>,
-    changes: Changes,
+    gathered: Gathered,
     /// Its records are durable, and it is about to be written.
     is_ready: bool,
 }
@@ -63,17 +61,16 @@ impl Checkpoints {
         if self.under_way.is_some() || !self.tracker.has_changes() {
             return;
         }
-        let Gathered { rows, tenures, changes } =
-            self.tracker.gather(node.terms(), |slot| node.slots().get(&slot).map(Slot::state));
-        self.under_way = Some(UnderWay { lsn: position, rows, tenures, changes, is_ready: false });
+        let gathered = self.tracker.gather(node.terms(), |slot| node.slots().get(&slot).map(Slot::state));
+        self.under_way = Some(UnderWay { lsn: position, gathered, is_ready: false });
     }
 
     /// Writes down the one that was begun.
     pub(super) fn save(&mut self, snapshot: &mut FaultSnapshot) -> Result<Option<Saved>, codec::CodecError> {
-        let Some(UnderWay { lsn, rows, tenures, changes, is_ready: _ }) = self.under_way.take() else {
+        let Some(UnderWay { lsn, gathered, is_ready: _ }) = self.under_way.take() else {
             return Ok(None);
         };
-        let rows = rows.iter().map(RowChange::encode).collect::<Result<Vec<_>, _>>()?;
+        let rows = gathered.rows().map(|row| row.encode()).collect::<Result<Vec<_>, _>>()?;
         let rows: Vec<_> = rows.iter().map(Encoded::change).collect();
         let written = snapshot.lsn().and_then(|found| {
             if self.saved_lsn.contains(&found) {
@@ -84,12 +81,12 @@ impl Checkpoints {
         });
         match written {
             Ok(saved) => {
-                self.tracker.saved(tenures);
+                self.tracker.saved(gathered.tenures);
                 self.saved_lsn = lsn..=lsn;
                 Ok(Some(saved))
             }
             Err(_) => {
-                self.tracker.failed(changes);
+                self.tracker.failed(gathered.changes);
                 // It may have been done although it failed.
                 self.saved_lsn = *self.saved_lsn.start()..=lsn;
                 Ok(None)
