@@ -5,7 +5,7 @@ use crate::{Tree, Violation};
 /// Our own crates that a crate's manifest may name, by the folder of the crate.
 const CRATES: [(&str, &[&str]); 12] = [
     ("wire", &[]),
-    ("carry", &[]),
+    ("wire/carry", &[]),
     ("server/dht", &["specter-wire"]),
     ("server/storage", &[]),
     ("client-lite", &["specter-wire", "specter-carry"]),
