@@ -60,8 +60,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Nor, when any replica has answered already, for a majority.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Names that are looked up at a time.
+/// Names that are looked up at a time, and beside them those that are known already: names that visitors invent must not
+/// keep what is in use from being fetched anew, however slow the store is.
 const LOOK_UPS: usize = 256;
+const REFRESHES: usize = 64;
 
 /// Questions to the majority about names that somebody owns, at once and in each second, and about names that nobody does.
 const OWNED: (u32, u32) = (200, 100);
@@ -77,6 +79,7 @@ struct Inner {
     node: SocketAddr,
     known: Cache<Hostname, Arc<Known>>,
     look_ups: Semaphore,
+    refreshes: Semaphore,
     owned: Mutex<Budget>,
     invented: Mutex<Budget>,
     started: Instant,
@@ -133,6 +136,7 @@ impl Table {
             node,
             known: Cache::new(NAMES),
             look_ups: Semaphore::new(LOOK_UPS),
+            refreshes: Semaphore::new(REFRESHES),
             owned: budget(OWNED),
             invented: budget(INVENTED),
             started: Instant::now(),
@@ -206,7 +210,8 @@ impl Table {
 impl Inner {
     /// Reads what the store has. What nodes said of an `older` answer still holds.
     async fn load(&self, hostname: &Hostname, older: Option<&Known>) -> Result<Arc<Known>, node::Error> {
-        let Ok(_place) = self.look_ups.acquire().await else { return Err(node::Error::Unavailable) };
+        let places = if older.is_some() { &self.refreshes } else { &self.look_ups };
+        let Ok(_place) = places.acquire().await else { return Err(node::Error::Unavailable) };
         let (mut routes, mut is_ours) = self.parsed(self.store.hint_list(&key::routes_of(hostname)).await?);
         let mut is_registered = true;
         if routes.is_empty() {
@@ -246,5 +251,34 @@ impl Inner {
             }
         }
         (routes, is_ours)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{Clock, MANY, Stage, address, name, route},
+        *,
+    };
+    use tokio::time::advance;
+
+    #[tokio::test]
+    async fn however_many_names_are_invented_one_in_use_is_fetched_anew() {
+        let stage = Stage::new();
+        let table = Table::new(&stage.store, address(9), stage.tasks.clone());
+        let used = name("used");
+        stage.register(&used).await;
+        stage.add(&used, 1).await;
+        assert_eq!(table.look_up(&used).await.expect("looked up").routes, [route(1)]);
+        stage.add(&used, 2).await;
+        let clock = Clock::stop();
+        // As if so many invented names waited for the store.
+        let taken = table.0.look_ups.acquire_many(LOOK_UPS as u32).await.expect("open");
+        advance(FRESH).await;
+        let is_fetched = || async { table.look_up(&used).await.expect("looked up").routes.len() == 2 };
+        assert!(clock.soon(MANY, is_fetched).await, "the newer answer");
+        drop(clock);
+        drop(taken);
+        stage.end().await;
     }
 }

@@ -32,45 +32,45 @@ pub(super) fn relays(tasks: &Shutdown) -> Arc<Relays> {
     Relays::new(Vec::new(), tls, tasks.clone()).expect("TLS for QUIC")
 }
 
-struct Stage {
-    store: Handle,
-    tasks: Shutdown,
+pub(super) struct Stage {
+    pub(super) store: Handle,
+    pub(super) tasks: Shutdown,
     node: Node,
     _folder: tempfile::TempDir,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let node = node::tests::alone(folder.path());
         Self { store: node.handle().within(Duration::from_secs(30)), tasks: Shutdown::new(), node, _folder: folder }
     }
 
-    async fn register(&self, hostname: &Hostname) {
+    pub(super) async fn register(&self, hostname: &Hostname) {
         let owner = key::Registration { owner: ClientId([1; 32]) };
         self.store.put(&key::hostname(hostname), owner.to_bytes(), None).await.expect("written");
     }
 
-    async fn add(&self, hostname: &Hostname, node: u16) {
+    pub(super) async fn add(&self, hostname: &Hostname, node: u16) {
         self.store.set_append(&key::routes_of(hostname), route(node).to_bytes()).await.expect("written");
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.tasks.finish(Duration::from_secs(5)).await;
         self.node.stop().await;
     }
 }
 
-fn address(node: u16) -> SocketAddr {
+pub(super) fn address(node: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], node))
 }
 
-fn route(node: u16) -> Route {
+pub(super) fn route(node: u16) -> Route {
     let tunnel = Tunnel { carries: Carries::Http, host: None, header_timeout: Duration::from_secs(9) };
     Route { node: address(node), tunnel }
 }
 
-fn name(text: &str) -> Hostname {
+pub(super) fn name(text: &str) -> Hostname {
     Hostname::parse(text).expect("a name")
 }
 
@@ -156,13 +156,13 @@ async fn a_restarted_node_removes_the_routes_to_it_that_others_find() {
 }
 
 /// The runtime's clock, which stands still but for what the test lets pass. The store is another thread, and goes on.
-struct Clock {
+pub(super) struct Clock {
     /// A clock that stands still leaps by itself when nothing is to be done, but not while something blocks.
     _held: mpsc::Sender<()>,
 }
 
 impl Clock {
-    fn stop() -> Self {
+    pub(super) fn stop() -> Self {
         let (held, never) = mpsc::channel::<()>();
         spawn_blocking(move || never.recv());
         pause();
@@ -177,7 +177,7 @@ impl Clock {
     }
 
     /// Whether it becomes so within that many breaths.
-    async fn soon<F: Future<Output = bool>>(&self, breaths: usize, is_so: impl Fn() -> F) -> bool {
+    pub(super) async fn soon<F: Future<Output = bool>>(&self, breaths: usize, is_so: impl Fn() -> F) -> bool {
         for _ in 0..breaths {
             if is_so().await {
                 return true;
@@ -192,7 +192,7 @@ impl Clock {
 const LOOKED_ROUND: Duration = Duration::from_secs(76);
 
 /// Enough for a store on a busy machine.
-const MANY: usize = 1_500;
+pub(super) const MANY: usize = 1_500;
 
 #[tokio::test]
 async fn a_route_that_the_store_lost_is_told_again_on_the_next_round() {
