@@ -112,12 +112,14 @@ impl Node {
         if !self.leaving.begun || self.leaving.over {
             return;
         }
-        let needs = |config: &Config| config.audience().contains(&self.me);
-        let mut needing = self.slots.values().map(|slot| &slot.state().config).filter(|config| needs(config));
+        let states = self.slots.values().map(kv::Slot::state);
+        let mut needing = states.filter(|state| state.config.audience().contains(&self.me));
         // The last node takes its slots along: nobody is there to keep them. But as long as a slot has other members, one
         // that sees nobody is cut off from them.
         let last = self.ring.neighbours().next().is_none();
-        let free = if last { needing.all(|config| config.audience().len() == 1) } else { needing.next().is_none() };
+        // A change that it undoes by itself may not be undone yet.
+        let alone = |state: &kv::Durable| state.chosen && state.config.audience().len() == 1;
+        let free = if last { needing.all(alone) } else { needing.next().is_none() };
         if free && self.slots_handed_over().next().is_none() {
             self.leaving.over = true;
             self.leaving.tell_at = Instant::FAR;

@@ -304,6 +304,9 @@ impl Node {
             match slot.poll_output() {
                 kv::Output::Transmit { to, message } => self.post_slot(now, to, id, message),
                 kv::Output::Append { position, entry } => {
+                    if let kv::Entry::Config { config, .. } = &entry {
+                        config.audience().into_iter().for_each(|node| self.ring.rely_on(now, node));
+                    }
                     self.append(Record::Slot { slot: id, entry });
                     self.unsynced.push_back((self.appended, id, position));
                 }

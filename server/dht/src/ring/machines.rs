@@ -103,6 +103,14 @@ impl Machines {
         machine.stored |= stored;
     }
 
+    /// This node counts on a machine, which belongs on the disk although it may never have spoken itself. Answers with its
+    /// row if that is new.
+    pub(crate) fn rely_on(&mut self, now: Instant, id: NodeId) -> Option<Peer> {
+        let machine = self.rows.get_mut(&id).filter(|machine| !machine.stored)?;
+        (machine.kept, machine.stored, machine.seen) = (true, true, now);
+        Some(machine.peer.clone())
+    }
+
     /// A machine has spoken itself.
     pub(crate) fn hear(&mut self, now: Instant, peer: &Peer) -> Heard {
         let Some(machine) = self.rows.get_mut(&peer.id) else {

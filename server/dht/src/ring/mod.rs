@@ -219,6 +219,12 @@ impl Ring {
         }
     }
 
+    /// Keeps on the disk where a machine is that this node counts on, if that is known: whoever told of it may have gone when
+    /// this node starts again.
+    pub fn rely_on(&mut self, now: Instant, node: NodeId) {
+        self.outputs.extend(self.machines.rely_on(now, node).map(Output::Remember));
+    }
+
     /// Other machines may be found there from now on, in place of those said before.
     pub fn set_seeds(&mut self, now: Instant, seeds: Vec<SocketAddr>) {
         if self.seeds == seeds {

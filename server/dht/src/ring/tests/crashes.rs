@@ -181,3 +181,18 @@ fn the_transport_that_cannot_reach_a_machine_spares_the_wait() {
     assert!((1..=6).filter(|node| *node != 3).all(|node| !world.knows(node, 3)));
     assert!(world.until_ideal(10) <= 5);
 }
+
+#[test]
+fn a_machine_that_is_counted_on_is_on_the_disk_though_it_never_spoke() {
+    let mut world = World::new(1);
+    world.start(1, 1, true, &[]);
+    let kept = |world: &World| world.disks.get(&1).map_or(0, std::collections::BTreeMap::len);
+    world.with(1, |ring, now| ring.introduce(now, super::world::peer(2, 1, 1)));
+    assert_eq!(kept(&world), 0, "hearsay alone costs no write");
+    for _ in 0..2 {
+        world.with(1, |ring, now| ring.rely_on(now, 2.into()));
+        assert_eq!((kept(&world), world.writes), (1, 1));
+    }
+    world.with(1, |ring, now| ring.rely_on(now, 3.into()));
+    assert_eq!(kept(&world), 1, "where the third is nobody knows");
+}
