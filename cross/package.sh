@@ -48,10 +48,13 @@ Priority: optional
 Description: $5
 CONTROL
     # A static program needs nothing.
-    if ldd "$2" 2>/dev/null | grep -q 'libc\.so'; then
-        local libc
+    local libraries libc needs
+    libraries=$(ldd "$2" 2>/dev/null || true)
+    if [[ "$libraries" == *libc.so* ]]; then
         libc=$(dpkg-query -W -f '${Version}' libc6)
-        sed -i "s/^Section:/Depends: libc6 (>= ${libc%-*})\n&/" "$root/DEBIAN/control"
+        needs="libc6 (>= ${libc%-*})"
+        if [[ "$libraries" == *libgcc_s.so* ]]; then needs+=", libgcc-s1"; fi
+        sed -i "s/^Section:/Depends: $needs\n&/" "$root/DEBIAN/control"
     fi
     for script in postinst prerm postrm; do
         install -m 755 "cross/debian/$script" "$root/DEBIAN/$script"

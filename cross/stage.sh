@@ -1,5 +1,5 @@
-# Sourced by smoke.sh and memory.sh: a node on loopback and targets for a client. Sets `work`, `apex`, `ca`, `files_port` and
-# `echo_port`; `children` end with the script.
+# Sourced by scripts beside it: a node on loopback, or a cluster of `NODES`, and targets for a client. Sets `work`, `apex`, `ca`,
+# `files_port` and `echo_port`; `children` end with the script.
 
 target() { python3 cross/targets.py "$@"; }
 
@@ -58,10 +58,32 @@ PYTHON
 children+=($!)
 read -r _ files_port echo_port < <(until_line 60 "$work/targets" '^ports')
 
-# The same number for TCP and UDP.
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$server" dev --data-dir "$work/node" --port "$port" --http-port 0 >"$work/node.out" 2>"$work/node.out.log" &
+# Numbers in a row, each free for TCP and UDP.
+nodes=${NODES:-1}
+port=$(python3 - "$nodes" <<'PYTHON'
+import socket, sys
+
+while True:
+    with socket.socket() as first:
+        first.bind(("127.0.0.1", 0))
+        port = first.getsockname()[1]
+    sockets = []
+    try:
+        for number in range(port, port + int(sys.argv[1])):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                sockets.append(socket.socket(type=kind))
+                sockets[-1].bind(("127.0.0.1", number))
+    except (OSError, OverflowError):
+        continue
+    finally:
+        for each in sockets:
+            each.close()
+    break
+print(port)
+PYTHON
+)
+"$server" dev --data-dir "$work/node" --nodes "$nodes" --port "$port" --http-port 0 >"$work/node.out" 2>"$work/node.out.log" &
 children+=($!)
-curl_line=$(until_line 60 "$work/node.out" '^curl --cacert')
+curl_line=$(until_line 120 "$work/node.out" '^curl --cacert')
 ca=$(awk '{ print $3 }' <<<"$curl_line")
 apex=localhost:$port

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # windows.sh [FILTER]   runs tests of the client, those of named pipes if nothing is said, as a Windows program under wine. QUIC does
-# not run there: wine lacks the socket options. Needs wine64 and gcc-mingw-w64-x86-64.
+# not run there: wine lacks the socket options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 home=${CROSS_HOME:-$PWD/target/cross-toolchain}
 triple=x86_64-pc-windows-gnu
-cross/toolchain.sh
+cross/toolchain.sh gcc-mingw-w64-x86-64 wine64
 wine=$(command -v wine64 || echo /usr/lib/wine/wine64)
 
 export RUSTC="$home/bin/rustc" RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0

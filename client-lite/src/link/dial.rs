@@ -85,7 +85,10 @@ async fn over_tcp(
     let failed = |source: io::Error| LinkError::from_tcp(source, apex);
     let name = ServerName::try_from(apex.host.clone())
         .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidInput, "the name cannot stand in a certificate")))?;
-    let tcp = TcpStream::connect(address).await.map_err(failed)?;
+    let tcp = TcpStream::connect(address).await.map_err(|error| {
+        tracing::debug!(%address, %error, "no connection over TCP");
+        LinkError::Silent { apex: apex.to_string() }
+    })?;
     // They only tune.
     tcp.set_nodelay(true).ok();
     #[cfg(any(target_os = "linux", target_os = "android"))]

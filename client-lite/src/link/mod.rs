@@ -253,9 +253,7 @@ impl LinkError {
         match source.get_ref().and_then(|source| source.downcast_ref()) {
             Some(rustls::Error::InvalidCertificate(_)) => Self::Untrusted { apex, source: source.into() },
             Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => Self::Version { apex },
-            Some(_) => Self::Closed { apex, source: source.into() },
-            None if source.kind() == io::ErrorKind::ConnectionRefused => Self::Silent { apex },
-            None => Self::Closed { apex, source: source.into() },
+            Some(_) | None => Self::Closed { apex, source: source.into() },
         }
     }
 }

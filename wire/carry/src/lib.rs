@@ -167,7 +167,10 @@ impl State {
                     self.inbound.filled(read);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.inbound.rest();
+                    break;
+                }
             }
         }
         if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }

@@ -36,6 +36,13 @@ impl Inbound {
         &mut self.bytes[self.end..]
     }
 
+    /// Nothing more has come: an idle link keeps no room for what may come.
+    pub(crate) fn rest(&mut self) {
+        if self.start == self.end {
+            *self = Self::default();
+        }
+    }
+
     /// So many bytes came there.
     pub(crate) fn filled(&mut self, count: usize) {
         self.end += count;
@@ -122,6 +129,18 @@ mod tests {
             }
             assert_eq!(came, packets, "{step}");
         }
+    }
+
+    #[test]
+    fn what_is_idle_holds_nothing_and_half_a_packet_stays() {
+        let mut inbound = Inbound::default();
+        fill(&mut inbound, &[0, 1, 7, 0]);
+        assert_eq!(inbound.take(&mut [0; 9]).expect("a packet"), Some(1));
+        inbound.rest();
+        fill(&mut inbound, &[1, 8]);
+        assert_eq!(inbound.take(&mut [0; 9]).expect("a packet"), Some(1));
+        inbound.rest();
+        assert_eq!(inbound.bytes.capacity(), 0);
     }
 
     #[test]

@@ -135,6 +135,12 @@ impl Leader {
         self.submit(context, key, Task::Request { id, op, operation });
     }
 
+    /// Whether a node has a say in what this leader does.
+    pub(crate) fn counts_on(&self, node: NodeId) -> bool {
+        let proposed = self.proposal.as_ref().is_some_and(|proposal| proposal.config.audience().contains(&node));
+        proposed || self.roster.seat(node).is_some()
+    }
+
     /// Whether a quorum has room for writes.
     pub(crate) fn is_writable(&self, rules: Rules) -> bool {
         self.full.is_empty() || self.roster.quorum(self.roster.all().without(self.full), rules)

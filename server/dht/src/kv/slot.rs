@@ -306,7 +306,7 @@ impl Slot {
                 if chosen {
                     self.acceptor.learn(config, &mut self.outbox);
                 }
-                self.nacked(now, ballot, promised > ballot);
+                self.nacked(now, from, ballot, promised > ballot);
             }
             Message::Accepted { ballot, key, version } => {
                 self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, key, version));
@@ -345,8 +345,9 @@ impl Slot {
         self.postpone_election(now);
     }
 
-    /// A member refused a ballot: for a higher one, or because the sender is no longer a member.
-    fn nacked(&mut self, now: Instant, ballot: crate::Ballot, outbid: bool) {
+    /// A node refused a ballot: for a higher one, or because the sender is no longer a member. What somebody promised on whom
+    /// this leader does not count is no obstacle to it: a packet of long ago may have asked him.
+    fn nacked(&mut self, now: Instant, from: NodeId, ballot: crate::Ballot, outbid: bool) {
         match &self.role {
             Role::Candidate(candidate) if candidate.ballot == ballot => {
                 self.give_up(now);
@@ -354,7 +355,7 @@ impl Slot {
                     self.election_at = now + self.random.span(PASSIVE.0, PASSIVE.1);
                 }
             }
-            Role::Leader(leader) if leader.ballot == ballot && outbid => self.step_down(now),
+            Role::Leader(leader) if leader.ballot == ballot && outbid && leader.counts_on(from) => self.step_down(now),
             Role::Follower | Role::Candidate(_) | Role::Leader(_) => {}
         }
     }

@@ -67,12 +67,15 @@ impl Scene {
 async fn logged(client: &Client, text: &str, times: usize) {
     let seen = async {
         let mut pace = interval(Duration::from_millis(100));
-        while client.running().expect("it runs").log_text().matches(text).count() < times {
+        while log_of(client).matches(text).count() < times {
             pace.tick().await;
         }
     };
-    let log = || client.running().map(|client| client.log_text()).unwrap_or_default();
-    timeout(LIMIT, seen).await.unwrap_or_else(|_| panic!("{text:?} is not logged {times} times:\n{}", log()));
+    timeout(LIMIT, seen).await.unwrap_or_else(|_| panic!("{text:?} is not logged {times} times:\n{}", log_of(client)));
+}
+
+fn log_of(client: &Client) -> String {
+    client.running().expect("it runs").log_text()
 }
 
 #[tokio::test]
@@ -120,6 +123,23 @@ async fn counting_target() -> target::Target {
         stream.write_all(format!("{} bytes", received.len()).as_bytes()).await.expect("the visitor reads");
     })
     .await
+}
+
+#[tokio::test]
+async fn a_link_over_tcp_that_stands_still_is_given_up_and_one_that_breaks_is_replaced() {
+    let scene = Scene::start().await;
+    let target = Target::start().await.expect("a target");
+    let client = scene.client(&[target.tunnel()]).await;
+    let (gateways, authority) = ([scene.node.address], scene.authority());
+    scene.tcp.cut();
+    logged(&client, "way=Tcp", 2).await;
+    sweep(&gateways, &client.hosts, &authority, LIMIT).await.expect("served after a break");
+    let (began, lost) = (Instant::now(), log_of(&client).matches("no link").count());
+    scene.tcp.freeze();
+    logged(&client, "no link", lost + 1).await;
+    println!("a silent link is given up after {} ms", began.elapsed().as_millis());
+    scene.tcp.mend();
+    sweep(&gateways, &client.hosts, &authority, LIMIT).await.expect("served after a silence");
 }
 
 #[tokio::test]

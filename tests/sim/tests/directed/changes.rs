@@ -209,3 +209,16 @@ fn a_change_to_members_whose_disks_are_full_is_undone() {
     assert!(!stage.is_changing(1) && stage.config(1).nodes().len() == 1);
     stage.put(1, "goes on");
 }
+
+/// A packet of a former leader's, late by seconds, may ask a former member, who has promised a higher ballot since.
+#[test]
+fn a_leader_heeds_the_refusal_of_members_only() {
+    let mut stage = led();
+    let (ballot, config) = (stage.ballot(1), stage.config(1).clone());
+    let promised = specter_dht::Ballot { counter: ballot.counter + 1, node: NodeId(4) };
+    let refusal = |config| Message::Nack { ballot, promised, config, chosen: true };
+    stage.input(1, Input::Message { from: NodeId(4), message: refusal(config.clone()) });
+    assert!(stage.leads(1));
+    stage.input(1, Input::Message { from: NodeId(2), message: refusal(config) });
+    assert!(!stage.leads(1));
+}
