@@ -30,6 +30,11 @@ impl Budget {
         self.earned = self.earned.max(now) + EACH * cost;
         (self.earned - now).saturating_sub(EACH * BURST)
     }
+
+    /// Whether everything is earned: the same as a new one.
+    pub(crate) fn is_settled(&self, now: Instant) -> bool {
+        self.earned <= now
+    }
 }
 
 /// What a step costs: as many as the names that it is about.

@@ -24,6 +24,9 @@ pub const LINKS_PER_CLIENT: usize = 8;
 /// Links on this node.
 pub const LINKS: usize = 32_768;
 
+/// Clients without a link whose asking is remembered until it is earned, so that connecting anew brings nothing.
+const DEBTORS: usize = 4_096;
+
 /// Tunnels that one link may serve.
 pub const TUNNELS_PER_LINK: usize = 1_024;
 
@@ -177,6 +180,7 @@ struct State {
     links: HashMap<LinkId, Entry>,
     clients: HashMap<ClientId, Vec<LinkId>>,
     tunnels: HashMap<Hostname, Vec<(LinkId, Tunnel)>>,
+    debtors: HashMap<ClientId, Arc<Mutex<Budget>>>,
 }
 
 #[derive(Debug)]
@@ -215,9 +219,11 @@ impl Registry {
             .get(&client)
             .map(|ids| ids.iter().filter_map(|id| state.links.get(id)).map(|entry| entry.link.clone()).collect())
             .unwrap_or_default();
-        let budget = siblings
-            .first()
-            .map_or_else(|| Arc::new(Mutex::new(Budget::new(Instant::now()))), |sibling| sibling.budget.clone());
+        let budget = siblings.first().map(|sibling| sibling.budget.clone());
+        let budget = budget.or_else(|| state.debtors.get(&client).cloned()).unwrap_or_else(|| {
+            let unspent = Budget::new(Instant::now());
+            Arc::new(Mutex::new(unspent))
+        });
         let (suspect, trusted) = (AtomicBool::new(false), Notify::new());
         let link = Arc::new(Link { id, client, instance, connection, probes, suspect, trusted, budget });
         let (replaced, others): (Vec<_>, Vec<_>) = siblings.into_iter().partition(|old| old.instance == instance);
@@ -225,6 +231,7 @@ impl Registry {
             return Err(Full);
         }
         let unserved: Vec<Hostname> = replaced.iter().flat_map(|old| state.remove(old.id)).collect();
+        state.debtors.remove(&client);
         state.links.insert(id, Entry { link: link.clone(), hostnames: HashSet::new() });
         state.clients.entry(client).or_default().push(id);
         drop(state);
@@ -349,9 +356,26 @@ impl State {
             ids.retain(|known| *known != id);
             if ids.is_empty() {
                 self.clients.remove(&client);
+                self.remember(client, entry.link.budget.clone());
             }
         }
         changed
+    }
+
+    /// Remembers what a client without a link has asked.
+    fn remember(&mut self, client: ClientId, budget: Arc<Mutex<Budget>>) {
+        let now = Instant::now();
+        let owes = |budget: &Arc<Mutex<Budget>>| !budget.lock().unwrap_or_else(PoisonError::into_inner).is_settled(now);
+        if !owes(&budget) {
+            return;
+        }
+        if self.debtors.len() >= DEBTORS {
+            self.debtors.retain(|_, budget| owes(budget));
+        }
+        // So many cost more connections than the memory of them saves.
+        if self.debtors.len() < DEBTORS {
+            self.debtors.insert(client, budget);
+        }
     }
 
     /// Whether the name is served in another way now.
@@ -487,6 +511,24 @@ pub(crate) mod tests {
         assert_eq!(loopback.enter(&registry, ANN, 99).await.expect_err("refused"), Full);
         loopback.enter(&registry, ANN, 0).await.expect("a replacement needs no room");
         loopback.enter(&registry, BOB, 0).await.expect("entered");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_connects_anew_has_not_earned_what_it_asked() {
+        let (registry, mut loopback) = (Registry::default(), Loopback::new());
+        let mut waits = Vec::new();
+        for instance in 0..3 {
+            let link = loopback.enter(&registry, ANN, instance).await.expect("entered").link;
+            waits.push(link.spend(3_000));
+            registry.leave(link.id());
+        }
+        assert!(waits[0].is_zero() && waits[1] < waits[2] && !waits[2].is_zero(), "{waits:?}");
+        let other = loopback.enter(&registry, BOB, 0).await.expect("entered").link;
+        assert!(other.spend(3_000).is_zero(), "others do not pay");
+        registry.leave(other.id());
+        let idle = loopback.enter(&registry, ClientId([3; 32]), 0).await.expect("entered").link;
+        registry.leave(idle.id());
+        assert_eq!(registry.lock().debtors.len(), 2, "who asked nothing is forgotten");
     }
 
     #[tokio::test]
