@@ -298,6 +298,8 @@ pub enum Command {
     Store(store::Task),
     /// Ask a running node how its cluster is.
     RingStatus(status::Task),
+    /// Ask a running node which slots stand still, or let it go on alone with them.
+    RingRecover(status::recover::Task),
     /// Print a text and end.
     Print(String),
     /// Try everything on this computer.
@@ -367,7 +369,7 @@ impl Command {
                 directory: init.cert_dir,
                 advertise: advertise(Stated::flag("--advertise", init.advertise))?,
             }),
-            Some(Subcommand::Ring(ring)) => Ok(Self::RingStatus(ring.task(variable)?)),
+            Some(Subcommand::Ring(ring)) => ring.command(variable),
             Some(Subcommand::Store(Store { command })) => Ok(Self::Store(command.task())),
             Some(Subcommand::Pki(Pki { command: PkiSubcommand::Node(node) })) => Ok(Self::PkiNode {
                 directory: node.cert_dir,

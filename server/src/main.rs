@@ -7,7 +7,8 @@ use specter_server::{
     dev,
     identity::pki,
     serve::{end_with_input, print, serve},
-    status, store,
+    status::{self, recover},
+    store,
 };
 
 fn main() -> ExitCode {
@@ -30,6 +31,7 @@ fn follow(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Dev(options) => dev::dev(&options)?,
         Command::RingStatus(task) => status::run(&task, &mut io::stdout().lock())?,
+        Command::RingRecover(task) => recover::run(&task, &mut io::stdout().lock())?,
         Command::Store(task) => store::run(&task, &mut io::stdout().lock())?,
         Command::PkiInit { directory, advertise } => {
             pki::init(&directory, &advertise.host, SystemTime::now())?;

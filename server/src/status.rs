@@ -1,14 +1,16 @@
-//! `specter-server ring status`: what a running node knows of its cluster.
+//! `specter-server ring status`: what a running node knows of its cluster; `ring recover` is in [`recover`].
 //!
-//! The node listens on a Unix socket in its data directory, which only its user may open, and gives whoever connects one JSON
-//! object. It reads nothing, so there is nothing to send it that could harm.
+//! The node listens on a Unix socket in its data directory, which only its user may open. Whoever connects sends one word, says
+//! that nothing follows, and gets one JSON object: the status, as it is before the node does what the word asks for.
+
+pub mod recover;
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
     io::{self, Read, Write},
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::UnixListener,
     time::{sleep, timeout},
 };
@@ -26,12 +28,19 @@ use tracing::{debug, warn};
 use crate::{
     link::registry::{Link, Registry},
     node::{self, Handle, RingStatus, SlotStatus, Standing},
-    shutdown::Shutdown,
+    shutdown,
     transport::peers::Peers,
 };
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "status.sock";
+
+/// What may be asked: only for the status, or also to go on alone with the slots that are stranded in it.
+const LOOK: &str = "status";
+const GO_ON_ALONE: &str = "go-on-alone";
+
+/// Longest question that is read.
+const QUESTION_BYTES: u64 = 32;
 
 /// How long an answer may take to be written, or to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -86,8 +95,8 @@ struct LinkStatus {
 }
 
 impl Source {
-    async fn status(&self) -> Result<Status, node::Error> {
-        let ring = self.store.ring_status().await?;
+    async fn status(&self, goes_on_alone: bool) -> Result<Status, node::Error> {
+        let ring = if goes_on_alone { self.store.go_on_alone().await? } else { self.store.ring_status().await? };
         let mut rtts: Vec<Rtt> =
             self.peers.rtts().into_iter().map(|(address, rtt)| Rtt { address, rtt_us: micros(rtt) }).collect();
         rtts.sort_by_key(|rtt| rtt.address);
@@ -114,7 +123,7 @@ fn micros(span: Duration) -> u64 {
 }
 
 /// Answers on the socket in `data_dir`, which this process holds. A node whose socket cannot be made serves all the same.
-pub(crate) fn serve(data_dir: &Path, source: Source, tasks: &Shutdown) {
+pub(crate) fn serve(data_dir: &Path, source: Source, tasks: &shutdown::Shutdown) {
     match listen(&data_dir.join(SOCKET)) {
         Ok(listener) => {
             let stopping = tasks.token();
@@ -151,7 +160,14 @@ async fn answer(listener: UnixListener, source: Source) {
             }
         };
         let tell = async {
-            let status = source.status().await.map_err(io::Error::other)?;
+            let mut question = String::new();
+            (&mut stream).take(QUESTION_BYTES).read_to_string(&mut question).await?;
+            let goes_on_alone = match question.as_str() {
+                LOOK => false,
+                GO_ON_ALONE => true,
+                _ => return Err(io::Error::other("what was asked is not known to this version")),
+            };
+            let status = source.status(goes_on_alone).await.map_err(io::Error::other)?;
             let mut text = serde_json::to_vec(&status)?;
             text.push(b'\n');
             stream.write_all(&text).await?;
@@ -160,7 +176,7 @@ async fn answer(listener: UnixListener, source: Source) {
         match timeout(PATIENCE, tell).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "the status could not be told"),
-            Err(_) => debug!("whoever asked for the status does not read it"),
+            Err(_) => debug!("whoever connected asks nothing, or does not read the answer"),
         }
     }
 }
@@ -174,7 +190,7 @@ pub struct Task {
     pub json: bool,
 }
 
-/// Why there is no status.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// Nobody listens there.
@@ -207,16 +223,25 @@ pub enum StatusError {
 /// # Errors
 /// [`StatusError`].
 pub fn run(task: &Task, out: &mut dyn Write) -> Result<(), StatusError> {
-    let Task { data_dir, json } = task;
-    let silent = |source| StatusError::Silent { data_dir: data_dir.clone(), source };
-    let garbled = |source: io::Error| StatusError::Garbled { data_dir: data_dir.clone(), source };
-    let stream = UnixStream::connect(data_dir.join(SOCKET)).map_err(silent)?;
+    let (status, text) = ask(&task.data_dir, LOOK)?;
+    print(if task.json { text } else { describe(&status) }, out)
+}
+
+/// What the node of a data directory answers: understood, and as it is.
+fn ask(data_dir: &Path, question: &str) -> Result<(Status, String), StatusError> {
+    let silent = |source| StatusError::Silent { data_dir: data_dir.to_owned(), source };
+    let garbled = |source: io::Error| StatusError::Garbled { data_dir: data_dir.to_owned(), source };
+    let mut stream = UnixStream::connect(data_dir.join(SOCKET)).map_err(silent)?;
     stream.set_read_timeout(Some(2 * PATIENCE)).map_err(garbled)?;
+    stream.write_all(question.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write)).map_err(garbled)?;
     let mut text = String::new();
     stream.take(ANSWER_BYTES).read_to_string(&mut text).map_err(garbled)?;
-    let status: Status = serde_json::from_str(&text).map_err(|error| garbled(error.into()))?;
-    let printed = if *json { text } else { describe(&status) };
-    match out.write_all(printed.as_bytes()).and_then(|()| out.flush()) {
+    let status = serde_json::from_str(&text).map_err(|error| garbled(error.into()))?;
+    Ok((status, text))
+}
+
+fn print(text: String, out: &mut dyn Write) -> Result<(), StatusError> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
@@ -236,6 +261,9 @@ fn describe(status: &Status) -> String {
     };
     line(format_args!("node {} at {} {state}", short(&ring.node), ring.address));
 
+    for (slots, members) in by_members(ring.slots.iter().filter(|slot| slot.stranded)) {
+        line(format_args!("stranded, because too few of {members} live: slots {slots}; see `ring recover`"));
+    }
     let short_of = ring.slots.iter().filter(|slot| slot.under_replicated);
     let changing = ring.slots.iter().filter(|slot| slot.changing).count();
     let unled = ring.slots.iter().filter(|slot| slot.leader.is_none()).count();
@@ -305,13 +333,14 @@ mod tests {
     use super::*;
     use crate::node::Member;
 
-    fn status() -> Status {
+    pub(super) fn status() -> Status {
         let slot = |slot, under_replicated| SlotStatus {
             slot,
             leader: Some("aa".to_owned()),
             members: vec!["aa".to_owned(), "bb".to_owned()],
             under_replicated,
             changing: false,
+            stranded: slot == 7,
         };
         let address = "127.0.0.1:2".parse().expect("an address");
         Status {
@@ -336,10 +365,11 @@ mod tests {
         let text = describe(&status());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "node aa at 127.0.0.1:1 is a member of the ring");
-        assert_eq!(lines[1], "too few replicas, on aa bb alone: slots 7");
-        assert_eq!(lines[2], "slots: 2 of 8 kept here, 2 led, 1 with too few replicas, 0 changing, 0 without a leader");
-        assert_eq!(lines[4], "  bb at 127.0.0.1:2 silent, round trip 1.042 ms");
-        assert_eq!(lines[6], "  cc at 127.0.0.1:2, 2 tunnels, suspect, round trip 0.007 ms");
+        assert_eq!(lines[1], "stranded, because too few of aa bb live: slots 7; see `ring recover`");
+        assert_eq!(lines[2], "too few replicas, on aa bb alone: slots 7");
+        assert_eq!(lines[3], "slots: 2 of 8 kept here, 2 led, 1 with too few replicas, 0 changing, 0 without a leader");
+        assert_eq!(lines[5], "  bb at 127.0.0.1:2 silent, round trip 1.042 ms");
+        assert_eq!(lines[7], "  cc at 127.0.0.1:2, 2 tunnels, suspect, round trip 0.007 ms");
     }
 
     #[test]
@@ -350,6 +380,7 @@ mod tests {
             members: members.iter().map(|member| (*member).to_owned()).collect(),
             under_replicated: true,
             changing: false,
+            stranded: false,
         };
         let slots = [slot(1, &["a"]), slot(2, &["a"]), slot(3, &["a", "b"]), slot(4, &["a"]), slot(u16::MAX, &["a"])];
         let told: Vec<_> = by_members(slots.iter()).into_iter().collect();
@@ -364,8 +395,9 @@ mod tests {
         let expected = concat!(
             r#"{"node":"aa","address":"127.0.0.1:1","joined":true,"leaving":false,"slot_count":8,"replicas":3,"#,
             r#""members":[{"node":"bb","address":"127.0.0.1:2","standing":"silent"}],"#,
-            r#""slots":[{"slot":7,"leader":"aa","members":["aa","bb"],"under_replicated":true,"changing":false},"#,
-            r#"{"slot":1,"leader":"aa","members":["aa","bb"],"under_replicated":false,"changing":false}],"#,
+            r#""slots":[{"slot":7,"leader":"aa","members":["aa","bb"],"under_replicated":true,"changing":false,"#,
+            r#""stranded":true},{"slot":1,"leader":"aa","members":["aa","bb"],"under_replicated":false,"changing":false,"#,
+            r#""stranded":false}],"#,
             r#""rtts":[{"address":"127.0.0.1:2","rtt_us":1042}],"link_count":1,"#,
             r#""links":[{"client":"cc","address":"127.0.0.1:2","rtt_us":7,"tunnels":2,"suspect":true}]}"#,
         );

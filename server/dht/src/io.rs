@@ -211,8 +211,8 @@ pub enum Input {
     ReadOnly(bool),
     /// Where other nodes may be found from now on, in place of what was said before.
     Seeds(Vec<SocketAddr>),
-    /// An operator says that machines which cannot be reached are gone for good: every slot that this node keeps and that
-    /// nobody leads goes on with this node alone. What only the others had is lost, and they must never come back with the
+    /// An operator says that machines which cannot be reached are gone for good: every slot that stands still for want of them
+    /// ([`Node::stranded`](crate::Node::stranded)) goes on with this node alone. What only the others had is lost, and they must never come back with the
     /// disks that they had. [`Event::Forced`] names each such slot.
     Force,
 }

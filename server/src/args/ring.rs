@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
-use super::ArgsError;
+use super::{ArgsError, Command};
 use crate::{
     config::{Layer, Stated},
-    status,
+    status::{self, recover},
 };
 
-/// Look at the cluster through a running node.
+/// Look at the cluster through a running node, and bring back what stands still.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "ring", help_triggers("-h", "--help"))]
 pub(super) struct Ring {
@@ -22,6 +22,7 @@ pub(super) struct Ring {
 #[argh(subcommand)]
 enum RingSubcommand {
     Status(RingStatus),
+    Recover(RingRecover),
 }
 
 /// Tell what a running node knows: the other nodes, the slots that it keeps, those with too few replicas first, round trips
@@ -45,10 +46,51 @@ struct RingStatus {
     json: bool,
 }
 
+/// Tell which slots of a running node stand still because too few of the nodes that keep them live. With --accept-loss, let
+/// this node go on alone with them: only if the others are gone for good.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "recover",
+    help_triggers("-h", "--help"),
+    example = "{command_name} --data-dir /var/lib/specter"
+)]
+struct RingRecover {
+    /// the node's data directory
+    #[argh(option)]
+    data_dir: Option<PathBuf>,
+    /// the node's configuration file, which names its data directory
+    #[argh(option)]
+    config: Option<PathBuf>,
+    /// go on alone: what only the missing nodes have is lost, and they may never come back with their data directories
+    #[argh(switch)]
+    accept_loss: bool,
+    /// write one JSON object
+    #[argh(switch)]
+    json: bool,
+}
+
 impl Ring {
+    /// What to ask of which node.
+    pub(super) fn command(self, variable: impl Fn(&str) -> Option<String>) -> Result<Command, ArgsError> {
+        match self.command {
+            RingSubcommand::Status(RingStatus { data_dir, config, json }) => {
+                let data_dir = Self::data_dir(data_dir, config, variable)?;
+                Ok(Command::RingStatus(status::Task { data_dir, json }))
+            }
+            RingSubcommand::Recover(RingRecover { data_dir, config, accept_loss, json }) => {
+                let data_dir = Self::data_dir(data_dir, config, variable)?;
+                Ok(Command::RingRecover(recover::Task { data_dir, json, accept_loss }))
+            }
+        }
+    }
+
     /// Where to look, by the flags, then the variables, then the file.
-    pub(super) fn task(self, variable: impl Fn(&str) -> Option<String>) -> Result<status::Task, ArgsError> {
-        let Self { command: RingSubcommand::Status(RingStatus { data_dir, config, json }) } = self;
+    fn data_dir(
+        data_dir: Option<PathBuf>,
+        config: Option<PathBuf>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<PathBuf, ArgsError> {
         let file = match config.or_else(|| variable("SPECTER_CONFIG").map(PathBuf::from)) {
             Some(path) if data_dir.is_none() => Layer::read(&path)?,
             Some(_) | None => Layer::default(),
@@ -58,6 +100,6 @@ impl Ring {
         let data_dir = stated.or(super::environment(variable)).or(file).data_dir.ok_or_else(|| {
             ArgsError::Usage("the node's data directory is not given; name it with --data-dir or --config".to_owned())
         })?;
-        Ok(status::Task { data_dir: data_dir.path(), json })
+        Ok(data_dir.path())
     }
 }

@@ -120,6 +120,12 @@ fn ring_status_asks_the_node_of_a_directory_or_of_a_file() {
     let of_file = (folder.path().join("data"), false);
     assert_eq!(task(&format!("ring status --config {file}"), &[]), of_file);
     assert_eq!(task("ring status", &[("SPECTER_CONFIG", file)]), of_file);
+    for (flag, wanted) in [("", false), ("--accept-loss", true)] {
+        let Ok(Command::RingRecover(task)) = parse(&format!("ring recover --data-dir here {flag}"), &[]) else {
+            panic!("not understood")
+        };
+        assert_eq!((task.data_dir.as_path(), task.accept_loss, task.json), (Path::new("here"), wanted, false));
+    }
     let error = parse("ring status", &[]).unwrap_err().to_string();
     assert!(error.contains("--data-dir") && error.contains("--config"), "{error}");
 }

@@ -28,7 +28,7 @@ use super::{
     Error,
     checkpoint::Checkpoints,
     limits,
-    mailbox::{Batch, Call, Mailbox},
+    mailbox::{Batch, Call, Look, Mailbox},
     neighbours::Lookout,
     status::RingStatus,
 };
@@ -151,12 +151,13 @@ impl<D: Disk<File: Send> + Send + 'static> Core<D> {
         if let Some(seeds) = seeds {
             self.input(Input::Seeds(seeds));
         }
-        if !looks.is_empty() {
+        for Look { forces, reply } in looks {
             let status = RingStatus::of(&self.node, self.now());
-            for reply in looks {
-                // Whoever asked may have given up.
-                reply.send(status.clone()).ok();
+            if forces {
+                self.input(Input::Force);
             }
+            // Whoever asked may have given up.
+            reply.send(status).ok();
         }
         if let Some(left) = leave {
             self.left = Some(left);

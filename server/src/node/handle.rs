@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Error, Fence, Key, Lease, Token, limits,
-    mailbox::{Call, Mailbox},
+    mailbox::{Call, Look, Mailbox},
     status::RingStatus,
 };
 
@@ -57,8 +57,22 @@ impl Handle {
     /// # Errors
     /// [`Error::Unavailable`] when too many ask, or the core has ended.
     pub async fn ring_status(&self) -> Result<RingStatus, Error> {
+        self.look(false).await
+    }
+
+    /// Goes on alone with the slots that are stranded ([`SlotStatus::stranded`](super::SlotStatus::stranded)), and tells how
+    /// all looked before. What was acknowledged without this node is lost, and the members that are gone must never come
+    /// back with the directories that they had.
+    ///
+    /// # Errors
+    /// As [`Handle::ring_status`]; whether it was done then shows in the next status.
+    pub async fn go_on_alone(&self) -> Result<RingStatus, Error> {
+        self.look(true).await
+    }
+
+    async fn look(&self, forces: bool) -> Result<RingStatus, Error> {
         let (reply, answer) = oneshot::channel();
-        self.mailbox.look(reply);
+        self.mailbox.look(Look { forces, reply });
         match timeout_at(Instant::now() + GRACE, answer).await {
             Ok(Ok(status)) => Ok(status),
             Ok(Err(_)) | Err(_) => Err(Error::Unavailable),

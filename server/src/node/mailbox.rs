@@ -20,6 +20,14 @@ pub(super) struct Call {
     pub(super) reply: oneshot::Sender<Result<specter_dht::Reply, Error>>,
 }
 
+/// Somebody looks at the ring.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// Whether this node is then to go on alone with the slots that are stranded in the picture.
+    pub(super) forces: bool,
+    pub(super) reply: oneshot::Sender<RingStatus>,
+}
+
 /// Everything that came since the core last looked.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -33,7 +41,7 @@ pub(super) struct Batch {
     pub(super) saved: Option<checkpoint::Outcome>,
     /// Where other nodes may be found.
     pub(super) seeds: Option<Vec<SocketAddr>>,
-    pub(super) looks: Vec<oneshot::Sender<RingStatus>>,
+    pub(super) looks: Vec<Look>,
     pub(super) leave: Option<oneshot::Sender<()>>,
     pub(super) stop: bool,
 }
@@ -48,7 +56,7 @@ struct Waiting {
     health: Option<Health>,
     saved: Option<checkpoint::Outcome>,
     seeds: Option<Vec<SocketAddr>>,
-    looks: Vec<oneshot::Sender<RingStatus>>,
+    looks: Vec<Look>,
     leave: Option<oneshot::Sender<()>>,
     stop: bool,
     closed: bool,
@@ -141,10 +149,10 @@ impl Mailbox {
     }
 
     /// Asks for a picture of the ring; the sender is dropped when too many ask or the core has ended.
-    pub(super) fn look(&self, reply: oneshot::Sender<RingStatus>) {
+    pub(super) fn look(&self, look: Look) {
         self.put(|waiting| {
             if waiting.looks.len() < limits::LOOKS && !waiting.closed {
-                waiting.looks.push(reply);
+                waiting.looks.push(look);
             }
         });
     }

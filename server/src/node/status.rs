@@ -24,7 +24,7 @@ pub struct RingStatus {
     pub replicas: Option<u8>,
     /// The other nodes that it knows, in the order of their names; at most [`NEIGHBOURS`].
     pub members: Vec<Member>,
-    /// The slots that it keeps or leads: those with too few replicas first.
+    /// The slots that it keeps or leads: those that stand still first, then those with too few replicas.
     pub slots: Vec<SlotStatus>,
 }
 
@@ -64,6 +64,9 @@ pub struct SlotStatus {
     pub under_replicated: bool,
     /// Whether its members are being changed.
     pub changing: bool,
+    /// Whether nobody leads it and too few of its members live to choose a leader: it waits for them, or for
+    /// [`Handle::go_on_alone`](super::Handle::go_on_alone).
+    pub stranded: bool,
 }
 
 impl RingStatus {
@@ -88,9 +91,10 @@ impl RingStatus {
                 members: picture.members.into_iter().map(name).collect(),
                 under_replicated: picture.is_short,
                 changing: picture.is_changing,
+                stranded: picture.is_stranded,
             })
             .collect();
-        slots.sort_by_key(|slot| !slot.under_replicated);
+        slots.sort_by_key(|slot| (!slot.stranded, !slot.under_replicated));
         Self {
             node: name(ring.me().id),
             address: ring.me().address,

@@ -63,7 +63,7 @@ pub(crate) struct Node {
     running: Option<Running>,
     runtime: Option<Runtime>,
     thaw: Option<std::sync::mpsc::Sender<()>>,
-    data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     certs: PathBuf,
     join: Vec<SocketAddr>,
 }

@@ -1,4 +1,5 @@
 use crate::cluster::{Client, Cluster, http_target, mirror_target, moved, soon, until};
+use specter_server::status::{self, StatusError, recover};
 use std::{net::SocketAddr, time::Duration};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -169,4 +170,52 @@ async fn invented_names_are_unknown_at_once_however_many() {
     }
     times.sort();
     println!("median {:?}, longest {:?}", times[100], times[199]);
+}
+
+/// What a command prints; nothing if a busy node answers too late.
+async fn told(command: impl FnOnce(&mut Vec<u8>) -> Result<(), StatusError> + Send + 'static) -> String {
+    let run = move || {
+        let mut text = Vec::new();
+        command(&mut text).map(|()| String::from_utf8(text).expect("UTF-8")).unwrap_or_default()
+    };
+    tokio::task::spawn_blocking(run).await.expect("no panic")
+}
+
+#[tokio::test]
+async fn a_node_whose_others_are_gone_for_good_goes_on_alone_when_it_is_told() {
+    let mut cluster = Cluster::start(3).await;
+    let target = http_target("hello").await;
+    let tunnel = format!("- target: http://{target}\n");
+    let config = cluster.client_config("before.yaml", 0, &tunnel);
+    let mut before = Client::start(config.clone()).await;
+    let data_dir = cluster.nodes[0].data_dir.clone();
+    let status = || {
+        let task = status::Task { data_dir: data_dir.clone(), json: false };
+        told(move |text| status::run(&task, text))
+    };
+    let recover = |accept_loss| {
+        let task = recover::Task { data_dir: data_dir.clone(), json: false, accept_loss };
+        told(move |text| recover::run(&task, text))
+    };
+    let is_whole =
+        |text: &String| text.contains("other nodes: 2") && text.contains(" 0 with too few replicas, 0 changing");
+    until("each slot to have three replicas", status, is_whole).await;
+    let nothing = |text: &String| text.contains("none lacks a majority. Nothing was changed");
+    until("a refusal while all live", || recover(true), nothing).await;
+    for number in [1, 2] {
+        cluster.nodes[number].kill();
+    }
+    let asked = until("the loss to be noticed", || recover(false), |text| text.contains("--accept-loss")).await;
+    assert!(asked.contains("Nothing was changed") && asked.contains("may never be started again"), "{asked}");
+    let after = async || {
+        recover(true).await;
+        status().await
+    };
+    until("every slot to be led", after, |text| text.contains(", 0 without a leader")).await;
+    // What needs a majority works again, with what this node had: the name's owner among it.
+    before.stop().await;
+    let again = Client::start(config).await;
+    assert_eq!(again.host, before.host);
+    until("visitors", || cluster.get(0, &again.host), |answer| answer.status == 200).await;
+    Client::start(cluster.client_config("after.yaml", 0, &tunnel)).await;
 }

@@ -4,7 +4,7 @@
 //! - [`slot`]: a few bare slots whose members change at random: the hardest test of the registers' rules.
 //! - [`cluster`]: many whole nodes that join, leave, crash and lose their disks: the ring, the slots and their requests.
 //!
-//! The ring alone, with as many nodes as one likes, is [`ring`].
+//! The ring alone, with as many nodes as one likes, is [`ring`]; a large cluster under the load of gateways is [`routes`].
 //!
 //! And what the two worlds are made of:
 //! - `queue`: what is due when.
@@ -24,6 +24,7 @@ mod lease;
 pub mod network;
 mod queue;
 pub mod ring;
+pub mod routes;
 pub mod slot;
 pub mod tally;
 mod workload;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use argh::FromArgs;
 use sim::cluster::{Scenario, Storage};
-use sim::{Outcome, cluster, slot};
+use sim::{Outcome, cluster, routes, slot};
 
 /// Runs Specter's clusters and slots under faults and checks what they promise.
 #[derive(FromArgs)]
@@ -44,6 +44,9 @@ struct Arguments {
     /// a ring of so many nodes in place of a cluster: grown, crashed, measured
     #[argh(option)]
     ring: Option<u32>,
+    /// a large cluster with so many routes, which are told and looked up while nodes come, go and die
+    #[argh(option)]
+    routes: Option<u64>,
 }
 
 fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
@@ -174,6 +177,10 @@ fn main() -> ExitCode {
     if let Some(nodes) = arguments.ring {
         return measure(nodes, arguments.seed);
     }
+    if let Some(count) = arguments.routes {
+        return route(count, &arguments);
+    }
+    let begun = Instant::now();
     let (mut total, mut worlds) = (Outcome::default(), 0);
     for world in arguments.worlds() {
         let outcome = match arguments.run(&world) {
@@ -194,8 +201,33 @@ fn main() -> ExitCode {
         }
     }
     print(&total, worlds);
+    let times = Duration::from_micros(total.micros).as_secs_f64() / begun.elapsed().as_secs_f64();
+    println!("{times:>12.1}  times as fast as real time");
     println!("every promise was kept");
     ExitCode::SUCCESS
+}
+
+fn route(routes: u64, Arguments { seed, nodes, span, .. }: &Arguments) -> ExitCode {
+    let (begun, nodes) = (Instant::now(), nodes.unwrap_or(1000));
+    let churn = span.unwrap_or(Duration::from_secs(600));
+    let plan =
+        routes::Plan { seed: *seed, nodes, routes, churn, pace: Duration::from_secs(5), look_ups: 200 };
+    match routes::run(plan) {
+        Ok(figures) => {
+            println!("{figures}");
+            let (life, real) = (Duration::from_micros(figures.micros), begun.elapsed());
+            println!("{:>10.1}  times as fast as real time", life.as_secs_f64() / real.as_secs_f64());
+            if let Some(bytes) = resident_bytes() {
+                println!("{:>10}  bytes of memory a node", bytes / nodes.max(1));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("seed {seed}: {error}");
+            println!("again: cargo run --release -p sim -- --routes {routes} --nodes {nodes} --seed {seed}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn measure(nodes: u32, seed: u64) -> ExitCode {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::Node;
+use super::{Node, silent::Silent};
 use crate::kv::{Key, OpId, Refusal, Request, RequestId};
 use crate::{Ask, Failure, Freshness, Instant, NodeId, Output, Peer, Reply, SlotId, Version};
 
@@ -70,6 +70,7 @@ pub(super) struct Asking {
     /// each other, or the memory of the first would shadow the second.
     writes: BTreeMap<Key, VecDeque<u64>>,
     hints: BTreeMap<SlotId, Hint>,
+    silent: Silent,
     news: VecDeque<News>,
 }
 
@@ -88,6 +89,7 @@ impl Asking {
             timers: BTreeSet::new(),
             writes: BTreeMap::new(),
             hints: BTreeMap::new(),
+            silent: Silent::new(),
             news: VecDeque::new(),
         }
     }
@@ -97,6 +99,7 @@ impl Asking {
     }
 
     pub(super) fn heard(&mut self, from: NodeId, op: OpId, reply: Result<Reply, Refusal>) {
+        self.silent.heard(from);
         if op.client == self.client && self.pending.contains_key(&op.number) {
             self.news.push_back(News { from, number: op.number, reply });
         }
@@ -176,9 +179,17 @@ impl Node {
     pub(super) fn retry_due(&mut self, now: Instant) {
         while let Some((_, number)) = self.asking.timers.first().copied().filter(|(at, _)| *at <= now) {
             let Some(pending) = self.asking.pending.get_mut(&number) else { return };
+            if let Waiting::Answer(silent) = pending.waiting {
+                pending.doubtful = true;
+                let slot = pending.slot;
+                if let Some(hint) = self.asking.hints.get_mut(&slot).filter(|hint| hint.leader == Some(silent)) {
+                    hint.leader = None;
+                }
+                self.asking.silent.note(silent, now, self.settings.attempt);
+            }
+            let Some(pending) = self.asking.pending.get(&number) else { return };
             if pending.deadline <= now {
-                let asked = matches!(pending.waiting, Waiting::Answer(_));
-                let unknown = (pending.doubtful || asked) && !pending.request.operation.is_read();
+                let unknown = pending.doubtful && !pending.request.operation.is_read();
                 let failure = match (unknown, pending.read_only) {
                     (true, _) => Failure::Unknown,
                     (false, true) => Failure::ReadOnly,
@@ -186,13 +197,6 @@ impl Node {
                 };
                 self.finish(now, number, Err(failure));
                 continue;
-            }
-            if let Waiting::Answer(silent) = pending.waiting {
-                pending.doubtful = true;
-                if let Some(hint) = self.asking.hints.get_mut(&pending.slot).filter(|hint| hint.leader == Some(silent))
-                {
-                    hint.leader = None;
-                }
             }
             self.attempt(now, number, None);
         }
@@ -207,18 +211,19 @@ impl Node {
             Freshness::Linearizable => own.leads().is_some(),
             Freshness::Hint => own.is_member(),
         });
-        // Who is gone for good, or never was known, is not waited for.
-        let (ring, me) = (&self.ring, self.me);
+        // Who is gone for good, or never was known, is not waited for, and for who was silent only when nobody else is left.
+        let (ring, me, silent) = (&self.ring, self.me, &self.asking.silent);
+        let is_silent = |node: &NodeId| silent.contains(now, *node);
         let is_known = |node: &NodeId| *node == me || ring.contact(*node).is_some();
-        let led = || self.asking.hints.get(&slot).and_then(|hint| hint.leader).filter(is_known);
-        while pending.tour.front().is_some_and(|node| !is_known(node)) {
-            pending.tour.pop_front();
-        }
+        let is_near = |node: &NodeId| is_known(node) && !is_silent(node);
+        let led = || self.asking.hints.get(&slot).and_then(|hint| hint.leader).filter(is_near);
+        pending.tour.retain(is_known);
+        let next = pending.tour.iter().position(|node| !is_silent(node)).unwrap_or(0);
         let rested = std::mem::take(&mut pending.rested);
         let target = if here {
             Some(self.me)
         } else {
-            hint.filter(is_known).or_else(|| led().filter(|_| rested)).or_else(|| pending.tour.pop_front())
+            hint.filter(is_near).or_else(|| led().filter(|_| rested)).or_else(|| pending.tour.remove(next))
         };
         match target {
             Some(node) => self.send_request(now, number, node),
@@ -246,7 +251,8 @@ impl Node {
         let mut tour = VecDeque::from(self.known_members(slot).1);
         tour.retain(|node| *node != self.me);
         // Nobody to ask, or they were asked before and did not help.
-        if tour.is_empty() || rounds.is_multiple_of(2) {
+        let are_silent = tour.iter().all(|node| self.asking.silent.contains(now, *node));
+        if are_silent || rounds.is_multiple_of(2) {
             let Some(terms) = self.terms else { return };
             self.asking.wait(number, Waiting::Lookup, now + self.settings.ring.silence);
             let until = now + self.settings.ring.silence;

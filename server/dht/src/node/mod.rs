@@ -17,6 +17,7 @@ mod picture;
 mod placing;
 mod serving;
 mod settings;
+mod silent;
 
 pub use picture::Picture;
 pub use settings::Settings;
@@ -188,12 +189,23 @@ impl Node {
         &self.slots
     }
 
-    /// The slots that nobody leads, of those that this node could go on with alone ([`Input::Force`]): when machines are
-    /// gone for good, and for some seconds whenever a leader is.
+    /// The slots that nobody leads and of whose members too few live to choose a leader, of those that this node could go
+    /// on with alone ([`Input::Force`]). One that has lost nothing but its leader is not among them: it soon has another,
+    /// and two who go on with it would be worse than none.
     pub fn stranded(&self, now: Instant) -> Vec<SlotId> {
-        let alone = |slot: &Slot| slot.state().config.nodes().len() == 1;
-        let stranded = self.slots.iter().filter(|(_, slot)| slot.may_be_forced(now) && !alone(slot));
+        let living = self.living(now);
+        let has_quorum = |slot: &Slot| {
+            let config = &slot.state().config;
+            config.nodes().len() == 1 || config.quorum(&living, self.rules)
+        };
+        let stranded = self.slots.iter().filter(|(_, slot)| slot.may_be_forced(now) && !has_quorum(slot));
         stranded.map(|(id, _)| *id).collect()
+    }
+
+    /// The machines that live, as far as this node knows: itself, and who has answered lately and does not go.
+    fn living(&self, now: Instant) -> BTreeSet<NodeId> {
+        let others = self.ring.living(now).map(|peer| peer.id);
+        others.chain(std::iter::once(self.me)).collect()
     }
 
     /// What it refused since it started.

@@ -19,6 +19,8 @@ pub struct Picture {
     pub is_changing: bool,
     /// Whether fewer living machines keep it than should, counting those that live as far as this node knows.
     pub is_short: bool,
+    /// Whether it stands still because too few of its members live ([`Node::stranded`]).
+    pub is_stranded: bool,
 }
 
 impl Node {
@@ -28,6 +30,7 @@ impl Node {
         if !self.leaving.begun {
             living.insert(self.me);
         }
+        let stranded: BTreeSet<SlotId> = self.stranded(now).into_iter().collect();
         let wanted = self.terms.map_or(1, |terms| usize::from(terms.replicas)).min(living.len());
         let kept = self.slots.iter().filter(|(_, slot)| slot.is_member() || slot.leads().is_some());
         let picture = |(id, slot): (&SlotId, &Slot)| {
@@ -37,6 +40,7 @@ impl Node {
                 slot: *id,
                 leader: self.leader_of(slot, now),
                 is_changing: !config.is_stable() || slot.is_changing(),
+                is_stranded: stranded.contains(id),
                 is_short: members.intersection(&living).count() < wanted,
                 members,
             }
