@@ -210,8 +210,7 @@ fn main() -> ExitCode {
 fn route(routes: u64, Arguments { seed, nodes, span, .. }: &Arguments) -> ExitCode {
     let (begun, nodes) = (Instant::now(), nodes.unwrap_or(1000));
     let churn = span.unwrap_or(Duration::from_secs(600));
-    let plan =
-        routes::Plan { seed: *seed, nodes, routes, churn, pace: Duration::from_secs(5), look_ups: 200 };
+    let plan = routes::Plan { seed: *seed, nodes, routes, churn, pace: Duration::from_secs(5), look_ups: 200 };
     match routes::run(plan) {
         Ok(figures) => {
             println!("{figures}");

@@ -96,7 +96,10 @@ impl fmt::Display for Figures {
         writeln!(f, "{:>10}  s until all routes are told", self.told_seconds)?;
         writeln!(f, "{:>10}  nodes left, {} died, {} came", self.left, self.died, self.came)?;
         writeln!(f, "{look_ups:>10}  look-ups meanwhile, each found who lives")?;
-        writeln!(f, "{confirmed:>10}  of them confirmed by a majority, {again} asked anew, {in_vain} nodes tried in vain")?;
+        writeln!(
+            f,
+            "{confirmed:>10}  of them confirmed by a majority, {again} asked anew, {in_vain} nodes tried in vain"
+        )?;
         writeln!(f, "{:>10.1}  ms for half of them, at most", ms(self.usual_micros.0))?;
         writeln!(f, "{:>10.1}  ms for 99 of 100, at most", ms(self.usual_micros.1))?;
         writeln!(f, "{:>10.1}  ms for all, at most", ms(self.slowest_micros))?;

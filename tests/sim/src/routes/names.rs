@@ -123,7 +123,8 @@ impl World {
         if self.names.leftovers > 0 {
             return Err(format!("{} routes lead to nodes that do not serve their names", self.names.leftovers));
         }
-        let poor = self.names.servers.iter().filter(|servers| servers.iter().filter(|server| server.is_told).count() < 2);
+        let poor =
+            self.names.servers.iter().filter(|servers| servers.iter().filter(|server| server.is_told).count() < 2);
         let poor = poor.count();
         if poor > 0 && self.plan.nodes >= SERVERS {
             return Err(format!("{poor} names have not the routes that they should"));
@@ -228,7 +229,8 @@ impl World {
             return Ok(());
         }
         if self.queue.time() > since + LOOK_UP_SECONDS * SECOND {
-            return Err(format!("name {name} has living routes, and node {by} did not find one in {LOOK_UP_SECONDS} s"));
+            let seconds = self.seconds();
+            return Err(format!("at {seconds} s node {by} has not found name {name} for {LOOK_UP_SECONDS} s"));
         }
         if !self.is_open(by) {
             self.names.looks[place].by = self.random_node();
@@ -301,7 +303,8 @@ impl World {
             return;
         }
         if freshness == Freshness::Linearizable {
-            self.names.failed = Some(format!("a majority does not know of a route of name {name} that it acknowledged"));
+            self.names.failed =
+                Some(format!("a majority does not know of a route of name {name} that it acknowledged"));
             self.queue.push(0, Event::Look { look: place });
             return;
         }

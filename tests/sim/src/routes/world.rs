@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use specter_dht::kv::{RequestId, Rules};
+use specter_dht::kv::{Config, RequestId, Rules};
 use specter_dht::ring::Destination;
 use specter_dht::{
     ClusterId, Event as NodeEvent, Failure, Input, Instant, Life, Node, NodeId, Output, Packet, Peer, Random, Reply,
@@ -31,22 +31,46 @@ const FORMING_SECONDS: u64 = 3_600;
 /// A node that goes is stopped after so long, as its operator would.
 const LEAVE_SECONDS: u64 = 60;
 
+/// How many nodes are looked at for one that may go: of each slot one replica of three may be missed, not two.
+const VICTIMS: u64 = 20;
+
 /// What is due at some time.
 #[derive(Debug)]
 pub(super) enum Event {
-    Deliver { from: NodeId, to: usize, packet: Box<Packet> },
-    Wake { node: usize },
-    Synced { node: usize, upto: u64 },
+    Deliver {
+        from: NodeId,
+        to: usize,
+        packet: Box<Packet>,
+    },
+    Wake {
+        node: usize,
+    },
+    Synced {
+        node: usize,
+        upto: u64,
+    },
     /// A node tells that it serves a name, if it still does.
-    Announce { node: usize, name: usize },
+    Announce {
+        node: usize,
+        name: usize,
+    },
     /// A node that goes tries once more to tell that it serves a name no longer.
-    Withdraw { node: usize, name: usize },
+    Withdraw {
+        node: usize,
+        name: usize,
+    },
     /// Clients whose node has gone have a link to another one now.
-    Move { name: usize },
+    Move {
+        name: usize,
+    },
     /// Somebody looks for a name, for the first time or again.
-    Look { look: usize },
+    Look {
+        look: usize,
+    },
     /// The time of a node that goes is over.
-    Stop { node: usize },
+    Stop {
+        node: usize,
+    },
 }
 
 /// A machine. Who has gone or died does not come back.
@@ -115,21 +139,29 @@ impl World {
         if let Some(node) = self.living().find(|node| self.node(*node).is_some_and(|node| !node.ring().is_member())) {
             return Some(format!("node {node} is no member of the ring"));
         }
-        let mut keepers: BTreeMap<SlotId, usize> = BTreeMap::new();
-        for node in self.living().filter_map(|node| self.node(node)) {
-            for (slot, part) in node.slots() {
-                if let Some(config) = part.leads() {
-                    let is_alive = |id: &NodeId| self.index_of(*id).is_some_and(|index| self.machines[index].node.is_some());
-                    let living = config.nodes().iter().filter(|id| is_alive(id)).count();
-                    *keepers.entry(*slot).or_default() = if config.is_stable() { living } else { 0 };
-                }
-            }
-        }
         let terms = Terms::default();
         let wanted = usize::from(terms.replicas).min(self.living().count());
-        let mut slots = (0..terms.slots()).map(SlotId);
-        let slot = slots.find(|slot| keepers.get(slot).is_none_or(|count| *count < wanted))?;
-        Some(format!("{slot:?} has {:?} living keepers as its leader knows", keepers.get(&slot)))
+        let led = self.led();
+        let is_kept = |config: &Config| config.is_stable() && self.all_stay(config) && config.nodes().len() >= wanted;
+        let slot = (0..terms.slots()).map(SlotId).find(|slot| !led.get(slot).is_some_and(|config| is_kept(config)))?;
+        Some(format!("{slot:?} is kept by {:?}, as its leader says", led.get(&slot).map(|config| config.nodes())))
+    }
+
+    /// The configuration of each slot that somebody leads.
+    fn led(&self) -> BTreeMap<SlotId, &Config> {
+        let nodes = self.living().filter_map(|node| self.node(node));
+        nodes.flat_map(Node::slots).filter_map(|(slot, part)| Some((*slot, part.leads()?))).collect()
+    }
+
+    fn all_stay(&self, config: &Config) -> bool {
+        config.nodes().iter().all(|id| self.index_of(*id).is_some_and(|node| self.is_open(node)))
+    }
+
+    /// Whether each slot that a node keeps has all its replicas, so that it is one of three at most that is missed.
+    fn may_go(&self, node: usize) -> bool {
+        let led = self.led();
+        let whole = |slot: &SlotId| led.get(slot).is_some_and(|config| config.is_stable() && self.all_stay(config));
+        self.node(node).is_some_and(|node| node.slots().iter().all(|(slot, part)| !part.is_member() || whole(slot)))
     }
 
     /// For a while nodes leave, die and come, and look-ups go on.
@@ -141,11 +173,17 @@ impl World {
         while self.queue.time() < end {
             if self.queue.time() >= next {
                 next += pace;
-                turn += 1;
-                let victim = self.random_node();
-                if turn.is_multiple_of(2) { self.die(victim) } else { self.leave(victim) }
-                self.join();
-                self.figures.came += 1;
+                let victims: Vec<usize> = (0..VICTIMS).map(|_| self.random_node()).collect();
+                if let Some(victim) = victims.into_iter().find(|victim| self.may_go(*victim)) {
+                    turn += 1;
+                    if turn.is_multiple_of(2) {
+                        self.leave(victim);
+                    } else {
+                        self.die(victim);
+                    }
+                    self.join();
+                    self.figures.came += 1;
+                }
             }
             for _ in 0..self.plan.look_ups.div_ceil(10) {
                 self.look_up_any();
@@ -295,7 +333,7 @@ impl World {
     }
 
     pub(super) fn now(&self) -> Instant {
-        Instant::from_micros(SECOND + self.queue.time())
+        Instant::from_micros(self.queue.time())
     }
 
     pub(super) fn node(&self, index: usize) -> Option<&Node> {
