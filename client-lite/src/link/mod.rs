@@ -201,6 +201,10 @@ pub(crate) enum LinkError {
         "the certificate of {apex} is not trusted: check the name in `apex` and this machine's clock, and give the cluster's CA as `caFile` or --ca if it is a private one"
     )]
     Untrusted { apex: String, source: Cause },
+    #[error(
+        "the node at {apex} does not serve this name: write the domain that its operator named as `apex`, not an address"
+    )]
+    UnknownName { apex: String },
     #[error("the node refuses this client's certificate")]
     CertificateRefused { source: ConnectionError },
     #[error(
@@ -242,6 +246,8 @@ impl LinkError {
         };
         match alert {
             Some(NO_APPLICATION_PROTOCOL) => Self::Version { apex },
+            // A node denies access when it has no certificate for the name, before it has seen ours.
+            Some(ACCESS_DENIED) => Self::UnknownName { apex },
             Some(alert) if CERTIFICATE_ALERTS.contains(&alert) => Self::CertificateRefused { source },
             Some(_) | None => Self::Closed { apex, source: source.into() },
         }
@@ -253,6 +259,7 @@ impl LinkError {
         match source.get_ref().and_then(|source| source.downcast_ref()) {
             Some(rustls::Error::InvalidCertificate(_)) => Self::Untrusted { apex, source: source.into() },
             Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => Self::Version { apex },
+            Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)) => Self::UnknownName { apex },
             Some(_) | None => Self::Closed { apex, source: source.into() },
         }
     }
@@ -299,7 +306,8 @@ fn socket(remote: SocketAddr, buffer_bytes: usize) -> io::Result<std::net::UdpSo
 
 /// Alerts about certificates (RFC 8446 §6.2): bad, unsupported, revoked, expired, unknown, unknown authority, access
 /// denied, decrypt error, required.
-const CERTIFICATE_ALERTS: [u8; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 116];
+const CERTIFICATE_ALERTS: [u8; 9] = [42, 43, 44, 45, 46, 48, ACCESS_DENIED, 51, 116];
+const ACCESS_DENIED: u8 = 49;
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 
 /// A resolver that is down takes this long at most.
@@ -341,6 +349,29 @@ mod tests {
             .with_no_client_auth();
         let config = quinn::ServerConfig::with_single_cert(vec![certificate], key).expect("a key");
         (Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).expect("a socket"), tls)
+    }
+
+    #[tokio::test]
+    async fn a_name_that_the_node_does_not_serve_is_no_refusal_of_the_certificate() {
+        let (_, tls) = node();
+        // A node that has no certificate for any name.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let crypto = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("a version")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(crypto).expect("settings");
+        let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        let node = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
+        let address = node.local_addr().expect("an address");
+        let mut dialer = Dialer::new(Authority { host: "localhost".to_owned(), port: address.port() }, Memory::Small);
+        let settings = dialer.settings_of(Arc::new(tls)).expect("settings");
+        let dialled = dialer.dial(address, settings, Plan::first(Transport::Quic));
+        let (link, _) = tokio::join!(dialled, async { node.accept().await.expect("a client").await.map(drop) });
+        let error = link.expect_err("there is no certificate");
+        assert!(matches!(error, LinkError::UnknownName { .. }), "{error}");
+        assert!(error.to_string().contains("does not serve this name"), "{error}");
     }
 
     #[tokio::test]

@@ -286,7 +286,7 @@ impl Keeper {
         };
         let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
         match lost {
-            LinkLost::Link(LinkError::Untrusted { .. } | LinkError::Version { .. }) => {
+            LinkLost::Link(LinkError::Untrusted { .. } | LinkError::UnknownName { .. } | LinkError::Version { .. }) => {
                 error!(reason, retry_in_ms, "no link");
             }
             LinkLost::Link(_)

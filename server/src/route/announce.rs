@@ -182,10 +182,11 @@ impl Inner {
                         Entry::Occupied(job) => job.into_mut(),
                     };
                     match &mut job.due {
+                        // Never later than it was: visitors who are led astray note a name again and again.
                         Some(waits) => {
                             turns.remove(&(*waits, hostname.clone()));
-                            *waits = due;
-                            turns.insert((due, hostname));
+                            *waits = due.min(*waits);
+                            turns.insert((*waits, hostname));
                         }
                         None => job.again = true,
                     }

@@ -219,6 +219,31 @@ async fn a_route_that_the_store_lost_is_told_again_on_the_next_round() {
 }
 
 #[tokio::test]
+async fn a_route_without_a_link_is_removed_however_many_visitors_are_led_astray_by_it() {
+    let (stage, mut loopback) = (Stage::new(), Loopback::new());
+    let registry = Arc::new(Registry::default());
+    let link = loopback.enter(&registry, ClientId([1; 32]), 1).await.expect("entered").link;
+    let ours = address(7);
+    let _announcer = Announcer::start(&stage.store, registry.clone(), relays(&stage.tasks), ours, &stage.tasks);
+    let a = name("a");
+    assert_eq!(registry.publish(link.id(), &a, route(7).tunnel), Ok(true));
+    let routes = || async { stage.store.set_list(&key::routes_of(&a)).await.expect("read") };
+    until("the route", || async { routes().await == [route(7).to_bytes()] }).await;
+
+    let clock = Clock::stop();
+    registry.leave(link.id());
+    let is_removed = || async {
+        // Another visitor, a tenth of a second later.
+        registry.changes().note(&a);
+        advance(Duration::from_millis(100)).await;
+        routes().await.is_empty()
+    };
+    assert!(clock.soon(MANY, is_removed).await, "the route is still there");
+    drop(clock);
+    stage.end().await;
+}
+
+#[tokio::test]
 async fn routes_of_a_node_that_stays_away_are_removed_after_minutes_and_not_before() {
     let (stage, mut loopback) = (Stage::new(), Loopback::new());
     let registry = Arc::new(Registry::default());

@@ -174,12 +174,13 @@ impl Link {
     /// Sends a request and waits for the reply, which `wanted` must take.
     async fn ask<T>(&mut self, request: Request<'_>, wanted: impl FnOnce(&Reply<'_>) -> Option<T>) -> Outcome<T> {
         self.asked += 1;
-        send(&mut self.send, &ClientFrame { id: self.asked, request }).await?;
+        let id = self.asked;
+        send(&mut self.send, &ClientFrame { id, request }).await?;
         loop {
             let body = self.frame().await?;
             let frame: NodeFrame<'_> = codec::decode(&body)?;
             // What comes unasked has number 0.
-            if frame.id == self.asked {
+            if frame.id == id {
                 return wanted(&frame.reply).ok_or_else(|| format!("the node replied {:?}", frame.reply).into());
             }
             self.pong(&frame.reply).await?;
@@ -196,7 +197,9 @@ impl Link {
 
     async fn pong(&mut self, reply: &Reply<'_>) -> Outcome<()> {
         if let Reply::Ping { nonce } = reply {
-            send(&mut self.send, &ClientFrame { id: 0, request: Request::Pong { nonce: *nonce } }).await?;
+            self.asked += 1;
+            let request = Request::Pong { nonce: *nonce };
+            send(&mut self.send, &ClientFrame { id: self.asked, request }).await?;
         }
         Ok(())
     }

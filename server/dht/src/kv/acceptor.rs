@@ -218,6 +218,10 @@ impl Acceptor {
 
     /// A5.
     pub(crate) fn confirm(&mut self, now: Instant, from: NodeId, ballot: Ballot, round: u64, outbox: &mut Outbox) {
+        if ballot.counter == 0 {
+            // No leader's: whoever asks so wants to be told what is known.
+            return self.nack(from, ballot, outbox);
+        }
         if self.follow(now, from, ballot, outbox) {
             let known = self.durable.chosen.then_some(self.durable.config.version);
             let (full, digest) = (self.full, self.durable.lost.is_empty().then_some(self.durable.digest));

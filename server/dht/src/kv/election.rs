@@ -41,6 +41,7 @@ impl Slot {
     /// L1: asks itself first, and the others only once its own promise is on its disk: a ballot that is forgotten in a
     /// crash must not be used twice.
     pub(crate) fn campaign(&mut self, now: Instant, instead_of: Option<Ballot>) {
+        self.returning = None;
         let highest = self.counter_seen.max(self.acceptor.durable.promise.counter);
         let counter = highest.checked_add(1).filter(|_| self.acceptor.is_whole());
         let Some(counter) = counter else { return self.postpone_election(now) };

@@ -5,7 +5,7 @@
 //! - [`limits`], `guard`: every bound, and what is not listened to.
 //! - [`durable`]: what a member must find again after a crash, as a fold over its log.
 //! - `acceptor`: what a member answers to a leader (rules A1 to A8).
-//! - `election`, `recovery`, `leader`, `writing`, `reading`, `transfer`, `audit`, `upkeep`: how one member comes to lead, and what it then does (rules L1 to L6).
+//! - `returning`, `election`, `recovery`, `leader`, `writing`, `reading`, `transfer`, `audit`, `upkeep`: how one member comes to lead, and what it then does (rules L1 to L6).
 //! - `keys`, `roster`: what a leader knows of its keys, and of who has them.
 //! - `reconfigure`: how the members of a slot change (rules R1 to R5).
 //!
@@ -30,6 +30,7 @@ mod reading;
 mod reconfigure;
 mod recovery;
 pub mod register;
+mod returning;
 mod roster;
 mod rules;
 mod settings;

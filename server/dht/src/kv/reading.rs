@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::kv::leader::{Context, Leader};
+use crate::kv::outbox::Outbox;
 use crate::kv::register::Operation;
 use crate::kv::roster::{Nodes, Roster};
 use crate::kv::{Key, Message, Register, RequestId, Rule};
@@ -67,6 +68,11 @@ impl Leader {
         for node in self.config.nodes() {
             context.outbox.send(node, Message::Confirm { ballot: self.ballot, round: self.reads.round });
         }
+    }
+
+    /// Tells a member who leads.
+    pub(crate) fn show(&self, outbox: &mut Outbox, to: NodeId) {
+        outbox.send(to, Message::Confirm { ballot: self.ballot, round: self.reads.round });
     }
 
     pub(crate) fn confirmed(

@@ -8,6 +8,7 @@ use crate::kv::leader::{Context, Leader};
 use crate::kv::limits::MEMBERS_MAX;
 use crate::kv::outbox::Outbox;
 use crate::kv::recovery::Page;
+use crate::kv::returning::Returning;
 use crate::kv::{
     Answer, Config, Durable, Entry, Input, Key, Message, Operation, Output, Refusal, Register, Request, RequestId,
     Rules, Settings,
@@ -50,6 +51,8 @@ pub struct Slot {
     pub(crate) failures: u32,
     /// Since when elections fail only for want of the new side of a joint configuration.
     pub(crate) blocked_since: Option<Instant>,
+    /// Since it started it asks whether somebody leads.
+    pub(crate) returning: Option<Returning>,
     wanted: Option<Wanted>,
     may_change: bool,
     refused: u64,
@@ -98,14 +101,12 @@ impl Slot {
             election_at: now,
             failures: 0,
             blocked_since: None,
+            returning: None,
             wanted: None,
             may_change: true,
             refused: 0,
         };
-        slot.postpone_election(now);
-        if slot.acceptor.is_alone() {
-            slot.election_at = now;
-        }
+        slot.return_to_others(now);
         slot
     }
 
@@ -221,7 +222,7 @@ impl Slot {
         }
         match &self.role {
             Role::Follower if self.acceptor.is_unsure() => self.inquire(now),
-            Role::Follower => self.campaign(now, None),
+            Role::Follower => self.miss_leader(now),
             Role::Candidate(_) => self.go_on(now),
             Role::Leader(_) => {
                 self.lead_on(now, Leader::upkeep);
@@ -277,6 +278,7 @@ impl Slot {
             }
             Message::Confirm { ballot, round } => {
                 self.acceptor.confirm(now, from, ballot, round, &mut self.outbox);
+                self.show_leader(from, ballot);
                 self.heard(now, from);
             }
             Message::Purge { ballot, key, version } => self.acceptor.purge(ballot, key, version, &mut self.outbox),
@@ -307,6 +309,9 @@ impl Slot {
                     self.acceptor.learn(config, &mut self.outbox);
                 }
                 self.nacked(now, from, ballot, promised > ballot);
+                if ballot.counter == 0 {
+                    self.answered(now, from, promised);
+                }
             }
             Message::Accepted { ballot, key, version } => {
                 self.lead_in(now, ballot, |leader, context| leader.accepted(context, from, key, version));
@@ -342,6 +347,7 @@ impl Slot {
         }
         self.failures = 0;
         self.blocked_since = None;
+        self.returning = None;
         self.postpone_election(now);
     }
 

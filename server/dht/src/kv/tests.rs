@@ -134,14 +134,21 @@ fn a_ballot_grows_with_every_restart() {
 }
 
 #[test]
-fn a_lone_node_leads_at_once_and_one_of_several_waits_for_the_others() {
+fn a_lone_node_leads_at_once_and_one_of_several_asks_the_others_first() {
     let mut node = Lone::founded();
     node.input(Input::Timeout);
     node.persist();
     assert!(node.slot.leads().is_some());
     let config = Config::founding([1, 2, 3].map(NodeId));
     let mut one = Lone::new(vec![Entry::Config { config, chosen: true }]);
-    assert!(one.input(Input::Timeout) >= one.now + Settings::default().election);
+    one.slot.handle_input(one.now, Input::Timeout);
+    let mut said =
+        std::iter::from_fn(|| Some(one.slot.poll_output()).filter(|said| !matches!(said, Output::Timeout(_))));
+    assert!(
+        said.all(|said| matches!(said, Output::Transmit { message: Message::Confirm { .. }, .. })),
+        "only questions"
+    );
+    assert_eq!(one.slot.state().promise, Ballot::default());
 }
 
 #[test]

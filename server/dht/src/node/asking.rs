@@ -232,9 +232,13 @@ impl Node {
     }
 
     fn send_request(&mut self, now: Instant, number: u64, node: NodeId) {
-        self.asking.wait(number, Waiting::Answer(node), now + self.settings.attempt);
         let Some(pending) = self.asking.pending.get(&number) else { return };
         let (freshness, request) = (pending.freshness, pending.request.clone());
+        let attempt = match freshness {
+            Freshness::Linearizable => self.settings.attempt,
+            Freshness::Hint => self.settings.hint_attempt,
+        };
+        self.asking.wait(number, Waiting::Answer(node), now + attempt);
         if node == self.me {
             self.serve(now, node, freshness, request);
         } else {
@@ -258,9 +262,10 @@ impl Node {
             let until = now + self.settings.ring.silence;
             return self.ring.lookup(now, number, terms.point_of(slot), until);
         }
-        // From a random one on, so that many who know the same do not all ask the same.
+        // From a random one on, so that many who know the same do not all ask the same; but those first that live.
         let turn = usize::try_from(self.random.below(tour.len() as u64)).unwrap_or_default();
         tour.rotate_left(turn);
+        tour.make_contiguous().sort_by_key(|node| !self.ring.is_trusted(*node));
         self.begin_tour(now, number, tour);
     }
 

@@ -4,6 +4,7 @@
 //! leaves tells them until a majority of them has said that it knows; whoever went before that could be missed for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Node;
 use crate::kv::{self, Config};
@@ -17,11 +18,17 @@ pub(super) struct Leaving {
     tell_at: Instant,
     /// Who knows that a slot goes on without this node, and of which configuration.
     told: BTreeMap<SlotId, (Version, BTreeSet<NodeId>)>,
+    /// Of another node that goes: whom to tell, and of which configuration, once it is on the disk. One a slot; another
+    /// asks again.
+    owed: BTreeMap<SlotId, (NodeId, Version)>,
 }
+
+/// How long a node that goes waits for more slots that go on without it before it tells of them together.
+const CROWD: Duration = Duration::from_millis(20);
 
 impl Leaving {
     pub(super) const fn new() -> Self {
-        Self { begun: false, over: false, tell_at: Instant::FAR, told: BTreeMap::new() }
+        Self { begun: false, over: false, tell_at: Instant::FAR, told: BTreeMap::new(), owed: BTreeMap::new() }
     }
 
     pub(super) const fn deadline(&self) -> Instant {
@@ -83,13 +90,42 @@ impl Node {
         self.slot_input(now, slot, kv::Input::Message { from, message: kv::Message::Learn { config } });
         let state = self.slot(now, slot).state();
         let (known, config) = (state.chosen, state.config.clone());
-        if !known || config.version < version || self.unsynced.iter().any(|(_, unsynced, _)| *unsynced == slot) {
+        if !known || config.version < version {
+            return;
+        }
+        if self.unsynced.iter().any(|(_, unsynced, _)| *unsynced == slot) {
+            self.leaving.owed.insert(slot, (from, version));
             return;
         }
         if config.version > version {
             self.post_slot(now, from, slot, kv::Message::Learn { config });
         }
         self.post(now, from, Part::Understood { slot, version });
+    }
+
+    /// What a slot has appended is on the disk: who waits for that is told.
+    pub(super) fn pay(&mut self, now: Instant, slot: SlotId) {
+        if self.unsynced.iter().any(|(_, unsynced, _)| *unsynced == slot) {
+            return;
+        }
+        let Some((to, version)) = self.leaving.owed.remove(&slot) else { return };
+        let state = self.slot(now, slot).state();
+        if state.chosen && state.config.version >= version {
+            self.post(now, to, Part::Understood { slot, version });
+        }
+    }
+
+    /// Whether a slot counts on this node, which goes.
+    pub(super) fn holds_up(&self, slot: SlotId) -> bool {
+        let counts = |slot: &kv::Slot| slot.state().config.audience().contains(&self.me) || !slot.state().chosen;
+        self.leaving.begun && self.slots.get(&slot).is_some_and(counts)
+    }
+
+    /// A slot goes on without this node: its members are told before long.
+    pub(super) fn handed_over(&mut self, now: Instant) {
+        if !self.leaving.over {
+            self.leaving.tell_at = self.leaving.tell_at.min(now + CROWD);
+        }
     }
 
     /// A member of a slot knows that it goes on without this node.

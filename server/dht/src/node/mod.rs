@@ -295,6 +295,7 @@ impl Node {
         }
         for (slot, upto) in synced {
             self.slot_input(now, slot, kv::Input::Persisted { upto });
+            self.pay(now, slot);
         }
     }
 
@@ -309,6 +310,7 @@ impl Node {
 
     /// Gives a slot an input and takes what it wants out of it.
     fn slot_input(&mut self, now: Instant, id: SlotId, input: kv::Input) {
+        let holds_up = self.holds_up(id);
         let slot = self.slot(now, id);
         let led = slot.leads().is_some();
         slot.handle_input(now, input);
@@ -329,6 +331,9 @@ impl Node {
         if !led && self.slots.get(&id).is_some_and(|slot| slot.leads().is_some()) {
             // Who led before may have wanted other members, and nobody tells who leads now.
             self.place_soon(now);
+        }
+        if holds_up && !self.holds_up(id) {
+            self.handed_over(now);
         }
         self.note_wake(id);
     }

@@ -28,6 +28,8 @@ pub struct Settings {
     pub changing_bytes: usize,
     /// How long one attempt of a request may take before another node is asked.
     pub attempt: Duration,
+    /// The same of a request that any replica can answer.
+    pub hint_attempt: Duration,
     /// The shortest and the longest wait between two rounds of attempts.
     pub retry: (Duration, Duration),
     /// How many requests of its users, and how many of other nodes, a node takes at a time.
@@ -49,6 +51,7 @@ impl Default for Settings {
             changing: 64,
             changing_bytes: 1 << 20,
             attempt: Duration::from_secs(1),
+            hint_attempt: Duration::from_millis(150),
             retry: (Duration::from_millis(20), Duration::from_secs(1)),
             requests: 4096,
             packet_bytes: 256 * 1024,

@@ -1,5 +1,6 @@
 //! What a node knows by itself of who stands where.
 
+use super::machines::Machine;
 use super::message::hash_of;
 use super::seat::Seat;
 use super::{Hop, Message, Output, Place, Ring};
@@ -53,6 +54,11 @@ impl Ring {
     /// Where a machine is reached, and what it last told of itself.
     pub fn contact(&self, node: NodeId) -> Option<&Peer> {
         if node == self.me.id { Some(&self.me) } else { self.machines.peer(node) }
+    }
+
+    /// Whether a machine is known that answered when it was last asked, if it was, and is not about to go.
+    pub(crate) fn is_trusted(&self, node: NodeId) -> bool {
+        self.machines.get(node).is_some_and(Machine::is_trusted)
     }
 
     /// The machines of all lists and the predecessors, each once.

@@ -27,8 +27,8 @@ const FIRST_PATIENCE: Duration = Duration::from_millis(400);
 /// When there is nowhere else to go, a node has this long.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A node that answered this lately lives: as long as many a request is under way.
-const RECENT: Duration = Duration::from_millis(20);
+/// A node that answered this lately lives: less than a visitor takes to connect.
+const RECENT: Duration = Duration::from_millis(5);
 
 /// A node.
 pub struct Node {

@@ -222,3 +222,43 @@ fn a_leader_heeds_the_refusal_of_members_only() {
     stage.input(1, Input::Message { from: NodeId(2), message: refusal(config) });
     assert!(!stage.leads(1));
 }
+
+#[test]
+fn members_that_all_start_again_have_a_leader_before_an_election_is_due() {
+    let mut stage = led();
+    stage.wake(&[1, 2, 3]);
+    stage.pass(100);
+    for id in 1..=3 {
+        stage.restart(id);
+    }
+    stage.pass(50);
+    assert!(stage.leads(1), "who led before leads as soon as a majority has said that nobody does");
+    assert_eq!(stage.get(1), Some(Some("kept".into())));
+}
+
+#[test]
+fn members_that_start_again_without_their_leader_have_another_before_an_election_is_due() {
+    let mut stage = led();
+    stage.wake(&[2, 3]);
+    stage.pass(100);
+    stage.passes = |letter| letter.to != 1 && letter.from != 1;
+    let (two, three) = (2, 3);
+    stage.restart(two);
+    stage.restart(three);
+    stage.pass(250);
+    assert!(stage.leads(two) || stage.leads(three));
+}
+
+#[test]
+fn a_member_that_starts_again_leaves_the_leader_in_its_place() {
+    let mut stage = led();
+    stage.wake(&[1, 2, 3]);
+    stage.pass(100);
+    let ballot = stage.ballot(1);
+    for _ in 0..20 {
+        stage.restart(2);
+        stage.pass(300);
+        assert!(stage.leads(1));
+        assert_eq!(stage.ballot(2), ballot, "it has not promised itself anything");
+    }
+}

@@ -263,7 +263,7 @@ fn a_ballot_is_on_the_candidates_disk_before_anybody_hears_of_it() {
         // It forgets its ballot, claims it again, and gets the old promises before it hears anything new.
         stage.restart(1);
         stage.stalled.clear();
-        stage.passes = |letter| !matches!(letter.message, Message::Promise { .. });
+        stage.passes = |letter| !matches!(letter.message, Message::Promise { .. } | Message::Nack { .. });
         stage.wake(&[1]);
         for _ in 0..200 {
             stage.pass(10);
