@@ -42,6 +42,9 @@ const GO_ON_ALONE: &str = "go-on-alone";
 /// Longest question that is read.
 const QUESTION_BYTES: u64 = 32;
 
+/// How long a question may take: whoever has one asks at once, and others wait behind who has none.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long an answer may take to be written, or to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -161,7 +164,10 @@ async fn answer(listener: UnixListener, source: Source) {
         };
         let tell = async {
             let mut question = String::new();
-            (&mut stream).take(QUESTION_BYTES).read_to_string(&mut question).await?;
+            let mut limited = (&mut stream).take(QUESTION_BYTES);
+            timeout(QUESTION_PATIENCE, limited.read_to_string(&mut question))
+                .await
+                .map_err(|_| io::ErrorKind::TimedOut)??;
             let goes_on_alone = match question.as_str() {
                 LOOK => false,
                 GO_ON_ALONE => true,
@@ -176,7 +182,7 @@ async fn answer(listener: UnixListener, source: Source) {
         match timeout(PATIENCE, tell).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "the status could not be told"),
-            Err(_) => debug!("whoever connected asks nothing, or does not read the answer"),
+            Err(_) => debug!("whoever asked for the status does not read it"),
         }
     }
 }
