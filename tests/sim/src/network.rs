@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use specter_dht::Random;
 
+/// A copy of a message may come so late, in microseconds.
+pub(crate) const LATEST_MICROS: u64 = 8_000_000;
+
 /// How slow and how bad the links are.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
@@ -34,7 +37,7 @@ impl Weather {
         }
         if random.chance(self.duplicate) {
             delays.push(if random.chance(200) {
-                random.between(high, 8_000_000)
+                random.between(high, LATEST_MICROS)
             } else {
                 random.between(low, high * 4)
             });

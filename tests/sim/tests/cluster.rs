@@ -2,6 +2,7 @@
 
 use std::hash::Hasher;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use sim::cluster::swarm::Faults;
@@ -126,11 +127,20 @@ fn worlds_nobody_has_seen_hold_their_promises() {
     let seconds = std::env::var("SIM_FRESH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(FRESH_SECONDS);
     let end = Instant::now() + Duration::from_secs(seconds);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970");
-    let mut seed = since.as_secs() << 20;
-    while Instant::now() < end {
-        assert_kept(&run(seed), &format!("--seed {seed}"));
-        let outcome = slot::run(slot::Swarm::new(seed, None, None));
-        assert_kept(&outcome, &format!("--slot-seeds {seed}..{}", seed + 1));
-        seed += 1;
-    }
+    let next = AtomicU64::new(since.as_secs() << 20);
+    let first = next.load(Ordering::Relaxed);
+    let draw = || {
+        while Instant::now() < end {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            assert_kept(&run(seed), &format!("--seed {seed}"));
+            let outcome = slot::run(slot::Swarm::new(seed, None, None));
+            assert_kept(&outcome, &format!("--slot-seeds {seed}..{}", seed + 1));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, Into::into) {
+            scope.spawn(draw);
+        }
+    });
+    println!("{} clusters and as many slots, from seed {first} on", next.load(Ordering::Relaxed) - first);
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use sim::routes::{Plan, run};
 
-/// What holds for thirty nodes; `cargo run --release -p sim -- --routes 100000 --nodes 1000` shows the same for a large one.
+/// What holds for sixty nodes, of which each knows not all others by itself; `cargo run --release -p sim -- --routes 100000 --nodes 1000` shows the same for a large one.
 #[test]
 fn routes_are_found_while_nodes_come_go_and_die_and_those_of_the_dead_disappear() {
     let plan = Plan {
         seed: 1,
-        nodes: 30,
-        routes: 600,
+        nodes: 60,
+        routes: 1200,
         churn: Duration::from_secs(120),
         pace: Duration::from_secs(20),
         look_ups: 40,

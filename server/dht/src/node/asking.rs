@@ -311,6 +311,8 @@ impl Node {
             if !tour.contains(&peer.id) {
                 tour.push_back(peer.id);
             }
+            // In a large ring this node has not heard of most machines, and cannot ask one without its address.
+            self.ring.acquaint(now, peer);
         }
         tour.retain(|node| *node != self.me);
         self.begin_tour(now, number, tour);

@@ -93,7 +93,7 @@ impl Node {
     pub(super) fn found(&mut self, now: Instant, token: u64, machines: Option<Vec<Peer>>) {
         if token == ADDRESS {
             for peer in machines.into_iter().flatten().filter(|peer| peer.id != self.me) {
-                self.ring.introduce(now, peer);
+                self.ring.acquaint(now, peer);
             }
         } else if let Some(slot) = token.checked_sub(TOKENS_OF_REQUESTS) {
             let slot = SlotId(u16::try_from(slot).unwrap_or(u16::MAX));

@@ -49,6 +49,17 @@ pub(crate) enum Standing {
     Refused,
 }
 
+/// Why a machine is to have a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Others told of it: it takes the place of nobody who ever spoke.
+    ToldOf,
+    /// A lookup of this node named it, to be asked.
+    Needed,
+    /// It spoke itself.
+    Spoke,
+}
+
 /// All machines this node knows, itself not among them.
 #[derive(Clone, Debug)]
 pub(crate) struct Machines {
@@ -205,10 +216,12 @@ impl Machines {
 
     /// Drops one machine that nothing holds, those first of whom is known least and longest ago; only for one that spoke
     /// itself may another one go that spoke itself. Answers with its name and whether the disk has it.
-    pub(crate) fn evict(&mut self, is_held: impl Fn(NodeId) -> bool, for_speaker: bool) -> Option<(NodeId, bool)> {
-        let loose = self.rows.values().filter(|machine| for_speaker || machine.life.is_none());
+    pub(crate) fn evict(&mut self, is_held: impl Fn(NodeId) -> bool, claim: Claim) -> Option<(NodeId, bool)> {
+        let loose = self.rows.values().filter(|machine| claim != Claim::ToldOf || machine.life.is_none());
         let loose = loose.filter(|machine| !is_held(machine.peer.id));
-        let victim = loose.min_by_key(|machine| (machine.kept, machine.life.is_some(), machine.seen))?.peer.id;
+        // Those that are needed together must not take each other's place: the oldest goes, whether it ever spoke or not.
+        let has_spoken = |machine: &Machine| machine.life.is_some() && claim != Claim::Needed;
+        let victim = loose.min_by_key(|machine| (machine.kept, has_spoken(machine), machine.seen))?.peer.id;
         self.rows.remove(&victim).map(|machine| (victim, machine.stored))
     }
 }

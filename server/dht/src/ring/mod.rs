@@ -35,7 +35,7 @@ use std::time::Duration;
 use crate::{Instant, NodeId, Peer, Random};
 use asks::Asks;
 use entry::Entry;
-use machines::{Heard, Machines};
+use machines::{Claim, Heard, Machines};
 use search::Searches;
 use seat::Seat;
 
@@ -211,10 +211,19 @@ impl Ring {
     /// Takes into the book a machine that somebody told of, so that it is greeted some time; it has to show itself before
     /// it comes into any list.
     pub fn introduce(&mut self, now: Instant, peer: Peer) {
+        self.take_in(now, peer, Claim::ToldOf);
+    }
+
+    /// The same of a machine that a lookup of this node named, and that it is about to ask: a full book makes room for it.
+    pub fn acquaint(&mut self, now: Instant, peer: Peer) {
+        self.take_in(now, peer, Claim::Needed);
+    }
+
+    fn take_in(&mut self, now: Instant, peer: Peer, claim: Claim) {
         if peer.id == self.me.id || !peer.is_sound() || self.machines.get(peer.id).is_some() {
             return;
         }
-        if self.make_room(false) {
+        if self.make_room(claim) {
             self.machines.keep(now, peer, false);
         }
     }
@@ -275,7 +284,7 @@ impl Ring {
 
     /// A machine has spoken. Answers whether it may be believed: not when it speaks from an earlier life.
     fn hear(&mut self, now: Instant, peer: &Peer) -> bool {
-        if self.machines.get(peer.id).is_none() && !self.make_room(true) {
+        if self.machines.get(peer.id).is_none() && !self.make_room(Claim::Spoke) {
             return false;
         }
         match self.machines.hear(now, peer) {
@@ -290,12 +299,12 @@ impl Ring {
     }
 
     /// Makes room for one more row, if it can.
-    fn make_room(&mut self, for_speaker: bool) -> bool {
+    fn make_room(&mut self, claim: Claim) -> bool {
         if !self.machines.is_full() {
             return true;
         }
         let (seats, asks) = (&self.seats, &self.asks);
-        let Some((victim, is_stored)) = self.machines.evict(|id| is_held(seats, asks, id), for_speaker) else {
+        let Some((victim, is_stored)) = self.machines.evict(|id| is_held(seats, asks, id), claim) else {
             return false;
         };
         if is_stored {

@@ -1,7 +1,7 @@
 //! Keeps successor lists and predecessors true: each virtual node talks to its successor every period.
 
 use super::asks::Question;
-use super::machines::Standing;
+use super::machines::{Claim, Standing};
 use super::message::hash_of;
 use super::seat::Next;
 use super::{LISTED_MAX, Message, Place, Ring};
@@ -255,7 +255,7 @@ impl Ring {
     /// Notes what others tell of a machine, with room made for it if need be.
     pub(super) fn machines_learn(&mut self, now: Instant, peer: &Peer) -> Standing {
         if self.machines.get(peer.id).is_none() {
-            self.make_room(false);
+            self.make_room(Claim::ToldOf);
         }
         self.machines.learn(now, peer)
     }

@@ -9,6 +9,7 @@ use super::client::{Client, Kind};
 use super::swarm::micros;
 use super::traffic::Volume;
 use super::world::{Event, World};
+use crate::network::LATEST_MICROS;
 use crate::{Outcome, Violation};
 
 /// How often the whole is looked at.
@@ -200,7 +201,8 @@ impl World {
         let from = steady.filter(|_| unsettled.is_none()).unwrap_or(time);
         self.phase = Phase::Healing { since, steady: unsettled.is_none().then_some(from) };
         let Some(text) = unsettled else {
-            if time < from + STEADY_MICROS {
+            // A copy from before the faults stopped can make a machine that has left seem to live for a moment.
+            if time < from + STEADY_MICROS || time < since + LATEST_MICROS {
                 return Ok(());
             }
             self.outcome.most("ms until the cluster was one again", (from - since) / 1000);

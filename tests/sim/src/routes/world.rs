@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use specter_dht::kv::{Config, RequestId, Rules};
 use specter_dht::ring::Destination;
+use specter_dht::ring::invariant::{self, Member};
 use specter_dht::{
     ClusterId, Event as NodeEvent, Failure, Input, Instant, Life, Node, NodeId, Output, Packet, Peer, Random, Reply,
     SlotId, State, Terms, node,
@@ -138,6 +139,14 @@ impl World {
     pub(super) fn lack(&self) -> Option<String> {
         if let Some(node) = self.living().find(|node| self.node(*node).is_some_and(|node| !node.ring().is_member())) {
             return Some(format!("node {node} is no member of the ring"));
+        }
+        let nodes = self.living().filter_map(|node| self.node(node));
+        let ring: Vec<Member> =
+            nodes.map(|node| Member { peer: node.ring().me().clone(), views: node.ring().views() }).collect();
+        let ideal = invariant::check(&ring)
+            .and_then(|()| invariant::check_ideal(&ring, node::Settings::default().ring.successors));
+        if let Err(text) = ideal {
+            return Some(text);
         }
         let terms = Terms::default();
         let wanted = usize::from(terms.replicas).min(self.living().count());

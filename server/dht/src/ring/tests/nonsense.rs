@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{World, address, peer};
-use crate::ring::{Hop, Message, Place};
+use crate::ring::{Hop, Message, Place, Ring};
 use crate::{NodeId, Peer, Point};
 
 /// Far more machines than there are, with addresses where nobody listens.
@@ -153,6 +153,25 @@ fn the_peer_book_is_bounded_and_keeps_its_neighbours() {
     world.run(700);
     assert_eq!(world.is_ideal(), Ok(()));
     assert_eq!(world.disks[&1].len(), 9, "who was silent for too long is forgotten");
+}
+
+#[test]
+fn a_full_book_makes_room_for_those_that_a_lookup_named_all_together() {
+    let mut world = World::new(1);
+    world.settings.book = 300;
+    world.start(1, 1, true, &[]);
+    for node in 100..1000 {
+        world.deliver(1, node, Message::Greet { from: peer(node, 1, 1) });
+    }
+    world.run(1);
+    let knows = |ring: &Ring, node: u64| ring.contact(NodeId::from(node)).is_some();
+    world.with(1, |ring, now| ring.introduce(now, peer(2000, 1, 1)));
+    assert!(!world.with(1, |ring, _| knows(ring, 2000)), "hearsay takes the place of nobody who spoke");
+    for node in 2000..2016 {
+        world.with(1, |ring, now| ring.acquaint(now, peer(node, 1, 1)));
+    }
+    assert!((2000..2016).all(|node| world.with(1, |ring, _| knows(ring, node))));
+    assert!(world.disks[&1].len() <= 300 - 16, "{}", world.disks[&1].len());
 }
 
 #[test]
