@@ -3,7 +3,7 @@
 use super::{Node, Relays, node::Status};
 use quinn::{Connection, ConnectionError};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
 /// A handshake must be done in this time.
@@ -14,11 +14,14 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_millis(250);
 
-/// How often it is asked whether anybody is still interested, and how far away the node is.
+/// How often it is asked whether anybody is still interested.
 const ROUND: Duration = Duration::from_secs(15);
 
-/// In so many rounds at least one measures the way when neither machine is busy.
-const ROUNDS: usize = 4;
+/// How often a node is asked whether it lives, and how far away it is.
+const MEASURE: Duration = Duration::from_secs(1);
+
+/// Among so many answers at least one comes when neither machine is busy.
+const MEASURES: usize = 60;
 
 /// The task.
 pub(super) struct Line {
@@ -95,27 +98,32 @@ impl Line {
         Ok(timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| Failure::Slow)??)
     }
 
+    /// Asks the node again and again whether it lives, without end.
+    async fn measure(&self, connection: &Connection) {
+        loop {
+            let mut lately = Duration::MAX;
+            for _ in 0..MEASURES {
+                sleep(MEASURE).await;
+                self.node.shows_life().await;
+                lately = lately.min(connection.rtt());
+            }
+            self.node.measured(connection, lately);
+        }
+    }
+
     /// Waits for the end of the connection; none if it is no longer wanted. Streams on it go on to their end then.
     async fn watch(&self, connection: &Connection) -> Option<ConnectionError> {
-        let mut measured = VecDeque::with_capacity(ROUNDS);
+        let mut measuring = pin!(self.measure(connection));
         loop {
             tokio::select! {
                 error = connection.closed() => return Some(error),
                 // The only one there may be; it has nothing in it.
                 Ok(_) = connection.accept_uni(), if !self.node.is_leaving() => self.node.leaves(),
                 // QUIC closes it with the last stream on it.
-                () = sleep(ROUND) => {
-                    if self.relays.forget(&self.node) {
-                        return None;
-                    }
-                    if measured.len() == ROUNDS {
-                        measured.pop_front();
-                    }
-                    measured.push_back(connection.rtt());
-                    if let Some(lately) = measured.iter().min().filter(|_| measured.len() == ROUNDS) {
-                        self.node.measured(connection, *lately);
-                    }
-                }
+                () = &mut measuring => {}
+                () = sleep(ROUND) => if self.relays.forget(&self.node) {
+                    return None;
+                },
             }
         }
     }

@@ -231,6 +231,12 @@ impl Node {
         if self.lock().answered.is_some_and(|answered| answered.elapsed() < RECENT) {
             return true;
         }
+        self.shows_life().await
+    }
+
+    /// Whether it answers now. Also measures how far away it is: a keep-alive of QUIC does not, since its acknowledgement may
+    /// be late on purpose.
+    pub(super) async fn shows_life(&self) -> bool {
         let before = self.pulse();
         let asked = async {
             let (mut send, mut recv) = self.connection().await?.open_bi().await.ok()?;
