@@ -29,7 +29,7 @@ use std::{
 use tokio::{
     net::lookup_host,
     sync::mpsc,
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 mod join;
@@ -47,7 +47,6 @@ pub struct Running {
     peers: Shutdown,
     names: Arc<Names>,
     node: Node,
-    registry: Arc<Registry>,
     drain: Duration,
 }
 
@@ -71,8 +70,9 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
-/// Time to tell the other sides that connections end.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Time to tell the other sides that connections end. QUIC would wait longer, in case somebody has not heard it; such a one
+/// finds nobody.
+const FAREWELL: Duration = Duration::from_millis(400);
 
 /// How long it may take until other nodes can know that this one serves nothing any more.
 const WITHDRAW: Duration = Duration::from_secs(2);
@@ -91,7 +91,7 @@ const MOVE: Duration = Duration::from_millis(1500);
 const FOOTING: Duration = Duration::from_secs(5);
 const FOOTING_LOOK_UPS: usize = 16;
 
-/// How often it is seen whether all clients have moved.
+/// The wait between two look-ups of a start.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Packets of other nodes that may wait to be read.
@@ -182,7 +182,6 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         peers: peer_tasks,
         names,
         node,
-        registry,
         drain: config.drain,
     })
 }
@@ -267,14 +266,8 @@ impl Running {
         if self.node.neighbours().borrow().is_empty() {
             return;
         }
-        let mut looks = interval(LOOK);
-        let gone = async {
-            while !self.registry.is_empty() {
-                looks.tick().await;
-            }
-        };
-        if timeout(MOVE.min(self.drain), gone).await.is_err() {
-            tracing::debug!("some clients still have links here");
+        if timeout(MOVE.min(self.drain), self.names.served_elsewhere()).await.is_err() {
+            tracing::debug!("some clients still have links nowhere else");
         }
     }
 }
