@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # hardship.sh [PROGRAM]   puts a client where routers are: behind an uplink with IPv6 alone that comes up late, with a resolver that is
 # silent, then fails, then answers, on a read-only root with its file on an overlay. It has to publish without help, to serve again
-# when the uplink went and came back and when its address changed, to write its file when it got something and never again, and to work as it is when
-# the file cannot be written either. Then the clock: a machine that starts in 1970 says so and goes on once it is told the time.
+# when the uplink went and came back and when its address changed, to write its file when it got something and never again, and to
+# work as it is when the file cannot be written either. Then the clock: a machine that starts in 1970 says so and goes on once it is told the time.
 #
-# Node and router are two network namespaces on one wire. Needs root. PROGRAM is one that runs here, default: the debug build; the
+# Node and router are two network namespaces on one wire. PROGRAM is one that runs here, default: the debug build; the
 # clock is turned for a program that loads libraries, as the debug build does, with `faketime`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [ "$(id -u)" -ne 0 ]; then exec sudo --preserve-env=SPECTER_SERVER,CI cross/hardship.sh "$@"; fi
+[ $# -gt 0 ] || [ -x target/debug/client-lite ] || cargo build -p client-lite
 program=$(realpath "${1:-target/debug/client-lite}")
 server=${SPECTER_SERVER:-target/debug/specter-server}
+[ -x "$server" ] || cargo build -p specter-server
 . cross/scratch.sh
 node=specter-node-$$ router=specter-router-$$
 end() {
@@ -100,9 +103,13 @@ stop() {
 # served URL SECONDS   waits until a visitor gets the page, and says how long that took.
 served() {
     local start=$SECONDS
-    until [ "$(on_node curl -sS --fail --max-time 5 --cacert "$overlay/ca.crt" --connect-to '::[fd00::1]:443' "$1/" 2>/dev/null)" = \
-        'a page behind the router' ]; do
-        [ $((SECONDS - start)) -lt "$2" ] || { echo "no visitor was served within $2 s" >&2; tail -n 20 "$work"/*.log >&2; exit 1; }
+    local visit=(curl -sS --fail --max-time 5 --cacert "$overlay/ca.crt" --connect-to '::[fd00::1]:443' "$1/")
+    until [ "$(on_node "${visit[@]}" 2>/dev/null)" = 'a page behind the router' ]; do
+        [ $((SECONDS - start)) -lt "$2" ] || {
+            echo "no visitor was served within $2 s" >&2
+            tail -n 20 "$work"/*.log >&2
+            exit 1
+        }
         sleep 0.5
     done
     echo $((SECONDS - start))
@@ -112,7 +119,11 @@ until_more_lines() {
     local start=$SECONDS had
     had=$(grep -c "$1" "$work/boot.log" || true)
     until [ "$(grep -c "$1" "$work/boot.log")" -ge $((had + 2)) ]; do
-        [ $((SECONDS - start)) -lt 120 ] || { echo "no more lines like $1 came within 120 s" >&2; tail -n 20 "$work/boot.log" >&2; exit 1; }
+        [ $((SECONDS - start)) -lt 120 ] || {
+            echo "no more lines like $1 came within 120 s" >&2
+            tail -n 20 "$work/boot.log" >&2
+            exit 1
+        }
         sleep 0.5
     done
 }
@@ -156,10 +167,14 @@ served "$url" 60 >/dev/null
 stop
 echo "a file that cannot be written: served with the names that it has"
 
-faketime=$(find /usr/lib -name libfaketime.so.1 2>/dev/null | head -n1)
-if [ -z "$faketime" ] || ! ldd "$program" >/dev/null 2>&1; then
-    echo "the clock is not turned: there is no faketime, or the program is static"
+if ! ldd "$program" >/dev/null 2>&1; then
+    echo "the clock is not turned: the program is static"
     exit 0
+fi
+faketime=$(find /usr/lib -name libfaketime.so.1 2>/dev/null | head -n1)
+if [ -z "$faketime" ]; then
+    echo "the clock is not turned: install faketime" >&2
+    if [ -n "${CI:-}" ]; then exit 1; else exit 0; fi
 fi
 # A date turns the clock for as long as the file holds it. Only the calendar: the clock of timers is never set.
 echo '1970-01-01 00:02:00' >"$work/date"
