@@ -1,26 +1,12 @@
 # Sourced by scripts beside it: a node on loopback, or a cluster of `NODES`, and targets for a client. Sets `work`, `apex`, `ca`,
-# `files_port` and `echo_port`; `children` end with the script.
+# `files_port` and `echo_port`, and what scratch.sh sets.
 
 target() { python3 cross/targets.py "$@"; }
 
 server=${SPECTER_SERVER:-target/debug/specter-server}
 [ -x "$server" ] || cargo build -p specter-server
 
-work=$(mktemp -d)
-children=()
-stop_all() {
-    for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done
-    rm -rf "$work"
-}
-trap stop_all EXIT
-
-# until_line SECONDS FILE PATTERN   waits until a line of a growing file matches.
-until_line() {
-    timeout "$1" grep -m1 -E "$3" <(tail -n +1 -f --pid=$$ "$2" 2>/dev/null) && return
-    echo "no line like $3 came within $1 s; there is:" >&2
-    tail -n 20 "$2" "$2.log" >&2 || true
-    return 1
-}
+. cross/scratch.sh
 
 # A target that serves files, and one that sends bytes back.
 mkdir "$work/files"

@@ -6,9 +6,14 @@ use crate::identity::{Certificate, Key, x509};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring::cipher_suite, verify_tls12_signature, verify_tls13_signature},
+    crypto::{
+        CryptoProvider, KeyProvider,
+        ring::{cipher_suite, default_provider, sign::any_eddsa_type},
+        verify_tls12_signature, verify_tls13_signature,
+    },
+    sign::SigningKey,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -184,12 +189,25 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// The one kind of key that a client has. The provider's own loader brings the code to sign by every other kind.
+#[derive(Debug)]
+struct OwnKeys;
+
+impl KeyProvider for OwnKeys {
+    fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, TlsError> {
+        match &key {
+            PrivateKeyDer::Pkcs8(key) => any_eddsa_type(key),
+            _ => Err(TlsError::General("the key of a client is one for Ed25519, in PKCS#8".into())),
+        }
+    }
+}
+
 /// ring, with the cheapest cipher of this processor first: AES costs a third of ChaCha20 where there are instructions
 /// for it, and a multiple of it where there are none.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     let make = || {
-        let mut provider = rustls::crypto::ring::default_provider();
+        let mut provider = CryptoProvider { key_provider: &OwnKeys, ..default_provider() };
         let favourite = if processor::has_aes() {
             cipher_suite::TLS13_AES_128_GCM_SHA256
         } else {

@@ -79,6 +79,8 @@ config specter 'main'
 	option enabled '1'
 	option apex 'example.com:8443'
 	option memory 'normal'
+	option links '2'
+	option transport 'quic'
 config tunnel
 	option target 'http://127.0.0.1:80'
 	option header_mode 'hostname'
@@ -97,6 +99,8 @@ config tunnel
 UCI
 write
 "$client" validate --config "$out" | grep -q 'has 4 tunnels'
+expect "links: '2'"
+expect "transport: 'quic'"
 expect "    insecure: true"
 expect "    headerTimeout: '30s'"
 
@@ -157,6 +161,7 @@ try_out() {
     sed -i "s/option enabled '0'/option enabled '1'/" "$1/etc/config/specter"
     inside "$1" /etc/init.d/specter start >"$1/started"
     grep -qx 'command /usr/bin/client-lite tunnel --config /etc/specter/client.yaml --log info' "$1/started"
+    grep -qx 'file /etc/config/specter' "$1/started"
     grep -qx 'user specter' "$1/started"
     [ "$("${as_root[@]}" stat -c '%u %a' "$1/etc/specter/client.yaml")" = '4711 600' ]
     inside "$1" /emulator /usr/bin/client-lite validate --config /etc/specter/client.yaml | grep -q 'has 1 tunnel'
