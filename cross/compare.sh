@@ -4,7 +4,7 @@
 # their own packages, for this machine; one that it cannot build is left out. Ours is the `lite` of build.sh, and the default client if
 # `CLIENT` names one. `LOAD_SECONDS` is how long the load lasts.
 #
-# What is carried differs: ours has one link to one node and ends nothing, rathole is encrypted with Noise, chisel with SSH, bore not at all.
+# They do different things: ours is encrypted with TLS, rathole with Noise, chisel with SSH, bore not at all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 peers=${CARGO_TARGET_DIR:-$PWD/target}/peers/bin
@@ -19,7 +19,8 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 
 # answers URL   waits until a visitor is served.
 answers() {
-    curl -sS --fail --cacert "$ca" --max-time 60 --retry 120 --retry-delay 0 --retry-max-time 60 --retry-all-errors -o /dev/null "$1/" 2>/dev/null || {
+    local again=(--retry 120 --retry-delay 0 --retry-max-time 60 --retry-all-errors)
+    curl -sS --fail --cacert "$ca" --max-time 60 "${again[@]}" -o /dev/null "$1/" 2>/dev/null || {
         echo "nothing answers on $1" >&2
         exit 1
     }
@@ -53,7 +54,14 @@ measure() {
 
 ours() { # NAME PROGRAM MEMORY
     local config=$work/$3.$RANDOM.yaml client
-    printf 'version: 2\napex: %s\ncaFile: %s\nmemory: %s\ntunnels:\n  - target: http://127.0.0.1:%s\n' "$apex" "$ca" "$3" "$files_port" >"$config"
+    cat >"$config" <<YAML
+version: 2
+apex: $apex
+caFile: $ca
+memory: $3
+tunnels:
+  - target: http://127.0.0.1:$files_port
+YAML
     "$2" tunnel --config "$config" >"$config.out" 2>"$config.out.log" &
     client=$!
     children+=("$client")

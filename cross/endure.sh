@@ -67,6 +67,7 @@ echo "ended for want of memory: $kills"
 # Those who were in the middle of a download when the time was over are no failure.
 if grep -q . "$work/visits"; then
     sort "$work/visits" | uniq -c | sort -rn | head >&2
+    grep -E 'WARN|ERROR' "$work/client.log" | tail >&2 || true
     exit 1
 fi
 [ "$now" -le $((first + first / 4)) ] || { echo "it grew from $first to $now KiB" >&2; exit 1; }

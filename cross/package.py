@@ -38,7 +38,7 @@ APK_NAMES = f'export root="${{IPKG_INSTROOT}}"\nexport pkgname="{NAME}"\n'
 # Packages for several architectures hold the same files.
 @functools.cache
 def pack(data: bytes) -> bytes:
-    return zopfli.gzip.compress(data, numiterations=5)
+    return zopfli.gzip.compress(data, numiterations=5, blocksplittingmax=60)
 
 
 def entry(name: str, size: int, mode: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:

@@ -362,33 +362,49 @@ pub(crate) fn valid_host(text: &str) -> bool {
     text.parse::<std::net::IpAddr>().is_ok() || (!text.is_empty() && text.len() <= 253 && text.bytes().all(named))
 }
 
-/// Parses a sum like `1m30s`, `15s` or `500ms`; a bare number counts seconds. At least one millisecond, at most an hour.
+/// Parses a sum like `1m30s`, `1.5s` or `500ms`; a bare number counts seconds. At least one millisecond, at most an hour.
 pub(crate) fn duration_ms(text: &str) -> Option<u32> {
-    let mut total_ms = 0.0;
+    let mut total_ms = 0_u64;
     let mut rest = text.trim();
     loop {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest.get(..digits)?.parse().ok()?;
+        let number = rest.get(..digits)?;
         let tail = rest.get(digits..)?;
         let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        total_ms += number
-            * match tail.get(..unit)? {
-                "ms" => 1.0,
-                "s" => 1000.0,
-                "m" => 60_000.0,
-                "h" => 3_600_000.0,
-                "" if text.trim().len() == digits => 1000.0,
-                _ => return None,
-            };
+        let unit_ms = match tail.get(..unit)? {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "" if text.trim().len() == digits => 1000,
+            _ => return None,
+        };
+        total_ms = total_ms.checked_add(times(number, unit_ms)?)?;
         rest = tail.get(unit..)?;
         if rest.is_empty() {
             break;
         }
     }
-    let total_ms = total_ms.round();
-    // The range makes the conversion exact.
-    (1.0..=f64::from(HEADER_TIMEOUT_MS_MAX)).contains(&total_ms).then_some(total_ms as u32)
+    let total_ms = u32::try_from(total_ms).ok()?;
+    (1..=HEADER_TIMEOUT_MS_MAX).contains(&total_ms).then_some(total_ms)
 }
+
+/// A decimal number of that many units, rounded. What the standard library needs to read a number with a fraction is
+/// a hundredth of the smallest client.
+fn times(number: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if fraction.contains('.') || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u64>().ok() };
+    let fraction = fraction.get(..fraction.len().min(FRACTION_DIGITS))?;
+    let scale = fraction.bytes().fold(1, |scale, _| scale * 10);
+    let part = (digits(fraction)? * unit + scale / 2) / scale;
+    digits(whole)?.checked_mul(unit)?.checked_add(part)
+}
+
+/// More digits of a fraction than these tell less than a millisecond of any unit.
+const FRACTION_DIGITS: usize = 9;
 
 /// The only version of the file there is.
 const VERSION: &str = "2";

@@ -18,8 +18,10 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
 
 /// Gives a new file the owner of the one that it replaces: an administrator may run the client on a user's file.
 pub(crate) fn keep_owner(old: &Path, new: &File) {
-    if let Ok(metadata) = fs::metadata(old)
-        && let Err(error) = fchown(new, Some(metadata.uid()), Some(metadata.gid()))
+    // A sandbox may end a program for the mere call.
+    if let (Ok(old), Ok(made)) = (fs::metadata(old), new.metadata())
+        && (old.uid(), old.gid()) != (made.uid(), made.gid())
+        && let Err(error) = fchown(new, Some(old.uid()), Some(old.gid()))
     {
         tracing::debug!(%error, "the configuration changes its owner");
     }
