@@ -13,7 +13,7 @@ use crate::{
     transport::{
         accept::{Accepted, Acceptor},
         carried::Carrier,
-        endpoint::{self, BindError},
+        endpoint::{self, BindError, Port},
         peers::Peers,
         relay::Relays,
     },
@@ -22,14 +22,14 @@ use join::{Own, Seeds};
 use rustls::server::ResolvesServerCert;
 use std::{
     io,
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
     net::lookup_host,
     sync::mpsc,
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 mod join;
@@ -47,7 +47,6 @@ pub struct Running {
     peers: Shutdown,
     names: Arc<Names>,
     node: Node,
-    registry: Arc<Registry>,
     drain: Duration,
 }
 
@@ -71,8 +70,9 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
-/// Time to tell the other sides that connections end.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Time to tell the other sides that connections end. QUIC would wait longer, in case somebody has not heard it; such a one
+/// finds nobody.
+const FAREWELL: Duration = Duration::from_millis(400);
 
 /// How long it may take until other nodes can know that this one serves nothing any more.
 const WITHDRAW: Duration = Duration::from_secs(2);
@@ -91,7 +91,7 @@ const MOVE: Duration = Duration::from_millis(1500);
 const FOOTING: Duration = Duration::from_secs(5);
 const FOOTING_LOOK_UPS: usize = 16;
 
-/// How often it is seen whether all clients have moved.
+/// The wait between two look-ups of a start.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Packets of other nodes that may wait to be read.
@@ -106,11 +106,9 @@ const DRAWS: usize = 16;
 /// [`StartError`]; nothing is left running.
 pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown) -> Result<Running, StartError> {
     let (tcp, udp) = bind(&config.listen_tcp, &config.listen_udp)?;
-    let http =
-        config.listen_http.iter().map(|address| endpoint::listen_tcp(*address)).collect::<Result<Vec<_>, _>>()?;
-    let addresses =
-        |listeners: &[TcpListener]| listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>();
-    let (tcp_addresses, http_addresses): (Vec<SocketAddr>, Vec<SocketAddr>) = (addresses(&tcp)?, addresses(&http)?);
+    let http = config.listen_http.iter().map(|address| Port::take(*address)).collect::<Result<Vec<_>, _>>()?;
+    let addresses = |ports: &[Port]| ports.iter().map(Port::address).collect();
+    let (tcp_addresses, http_addresses): (Vec<SocketAddr>, Vec<SocketAddr>) = (addresses(&tcp), addresses(&http));
     let udp_addresses: Vec<SocketAddr> = udp.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
     let port = match (config.advertise.port, tcp_addresses.first()) {
         (0, Some(address)) => address.port(),
@@ -169,11 +167,11 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
     let carrier = Carrier::new(acceptor, tls)?;
     let gateway = Gateway::new(router, certificates, carrier, config.apexes, port, visitors.clone());
     find_footing(&node.handle()).await;
-    for listener in tcp {
-        gateway.serve_tls(listener)?;
+    for port in tcp {
+        gateway.serve_tls(port.listen()?)?;
     }
-    for listener in http {
-        gateway.serve_plain(listener)?;
+    for port in http {
+        gateway.serve_plain(port.listen()?)?;
     }
     Ok(Running {
         tcp: tcp_addresses,
@@ -184,15 +182,14 @@ pub async fn start(config: Config, credentials: Credentials, visitors: Shutdown)
         peers: peer_tasks,
         names,
         node,
-        registry,
         drain: config.drain,
     })
 }
 
-/// Waits until names can be looked up. A node that has just started does not know yet who keeps what: visitors who connect
-/// already wait where nothing fails, and not for long, since a node that is cut off still serves the links that it has.
+/// Waits until names can be looked up. A node that has just started does not know yet who keeps what, and visitors go to
+/// other nodes meanwhile; but not for long, since a node that is cut off still serves the links that it has.
 async fn find_footing(store: &Handle) {
-    let store = store.within(FOOTING / 10);
+    let (store, began) = (store.within(FOOTING / 10), Instant::now());
     let looked_up = async {
         for number in 0..FOOTING_LOOK_UPS {
             let key = Key::new(format!("/footing/{number}"));
@@ -204,6 +201,7 @@ async fn find_footing(store: &Handle) {
     if timeout(FOOTING, looked_up).await.is_err() {
         tracing::warn!("names cannot be looked up yet; visitors of clients that are linked here are served");
     }
+    tracing::info!(elapsed_ms = began.elapsed().as_millis(), "visitors are served from now on");
 }
 
 /// Where other nodes reach this one: the address that it listens on, or if that is any address, the one it advertises.
@@ -268,34 +266,28 @@ impl Running {
         if self.node.neighbours().borrow().is_empty() {
             return;
         }
-        let mut looks = interval(LOOK);
-        let gone = async {
-            while !self.registry.is_empty() {
-                looks.tick().await;
-            }
-        };
-        if timeout(MOVE.min(self.drain), gone).await.is_err() {
-            tracing::debug!("some clients still have links here");
+        if timeout(MOVE.min(self.drain), self.names.served_elsewhere()).await.is_err() {
+            tracing::debug!("some clients still have links nowhere else");
         }
     }
 }
 
 /// Binds the TLS and QUIC ports. Where both are port 0, they get the same number, since clients know one port.
-fn bind(tcp: &[SocketAddr], udp: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<UdpSocket>), BindError> {
+fn bind(tcp: &[SocketAddr], udp: &[SocketAddr]) -> Result<(Vec<Port>, Vec<UdpSocket>), BindError> {
     let mut draw = 0;
     loop {
-        let listeners = tcp.iter().map(|address| endpoint::listen_tcp(*address)).collect::<Result<Vec<_>, _>>()?;
+        let ports = tcp.iter().map(|address| Port::take(*address)).collect::<Result<Vec<_>, _>>()?;
         let same_port = |(index, address): (usize, &SocketAddr)| {
             let mut address = *address;
             if address.port() == 0
-                && let Some(Ok(drawn)) = listeners.get(index).map(TcpListener::local_addr)
+                && let Some(drawn) = ports.get(index).map(Port::address)
             {
                 address.set_port(drawn.port());
             }
             endpoint::bind_udp(address)
         };
         match udp.iter().enumerate().map(same_port).collect::<Result<Vec<_>, _>>() {
-            Ok(sockets) => return Ok((listeners, sockets)),
+            Ok(sockets) => return Ok((ports, sockets)),
             Err(_) if draw < DRAWS && udp.iter().any(|address| address.port() == 0) => draw += 1,
             Err(error) => return Err(error),
         }

@@ -1,7 +1,10 @@
 //! While nothing is missing: whether there is a better node, or a better way to one. PURE: the time is an argument.
 
 use super::{LinkNumber, Links, Open, Purpose, Stage, Way, known::Place};
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 impl Links {
     /// Looks for a better node while nothing is missing and nothing else changes.
@@ -17,14 +20,15 @@ impl Links {
             return;
         }
         self.improve_at = Some(first);
-        let worst = self.open.iter().map(|open| open.rtt).max().unwrap_or_default();
         let promising = |place: &&Place| {
+            let Replaceable { links, apart } = self.replaceable(place.address.ip());
+            let worst = links.iter().map(|(_, rtt)| *rtt).max().unwrap_or_default();
             let nearer = place.rtt.is_some_and(|(rtt, _)| is_clearly_nearer(rtt, worst));
             self.ready_at(place, false).is_some_and(|at| at <= now)
-                && (place.is_unmeasured(now) || place.fresh || nearer)
+                && (place.is_unmeasured(now) || place.fresh || nearer || apart)
         };
-        let best =
-            self.known.places().iter().filter(promising).min_by_key(|place| (place.rtt.is_some(), place.rank(now)));
+        let best = self.known.places().iter().filter(promising);
+        let best = best.min_by_key(|place| (place.rtt.is_some(), place.rank(now, false)));
         if let Some(address) = best.map(|place| place.address) {
             self.dial(now, address, Purpose::Better);
         }
@@ -56,15 +60,14 @@ impl Links {
         }
     }
 
-    /// Which link a node at this distance may take the place of.
-    pub(super) fn victim(&mut self, rtt: Duration, fresh: bool) -> Option<LinkNumber> {
-        let serving: Vec<(LinkNumber, Duration)> =
-            self.open.iter().filter(|open| open.is_serving()).map(|open| (open.link, open.rtt)).collect();
-        if serving.len() > self.wanted() {
+    /// Which link a node of this machine, at this distance, may take the place of.
+    pub(super) fn victim(&mut self, machine: IpAddr, rtt: Duration, fresh: bool) -> Option<LinkNumber> {
+        if self.serving() > self.wanted() {
             return None;
         }
-        let (worst, worst_rtt) = serving.iter().copied().max_by_key(|(_, rtt)| *rtt)?;
-        if is_clearly_nearer(rtt, worst_rtt) {
+        let Replaceable { links, apart } = self.replaceable(machine);
+        let (worst, worst_rtt) = links.iter().copied().max_by_key(|(_, rtt)| *rtt)?;
+        if apart || is_clearly_nearer(rtt, worst_rtt) {
             return Some(worst);
         }
         // Of n nodes each should have links of wanted/n of the clients.
@@ -73,10 +76,31 @@ impl Links {
             return None;
         }
         let equal: Vec<LinkNumber> =
-            serving.iter().filter(|(_, old)| !is_clearly_nearer(*old, rtt)).map(|(link, _)| *link).collect();
+            links.iter().filter(|(_, old)| !is_clearly_nearer(*old, rtt)).map(|(link, _)| *link).collect();
         let count = u32::try_from(equal.len()).ok().filter(|count| *count > 0)?;
         equal.get(self.random.below(count) as usize).copied()
     }
+
+    /// What a link to this machine may take the place of so that links are on as many machines as before, or on more.
+    fn replaceable(&self, machine: IpAddr) -> Replaceable {
+        let serving = || self.open.iter().filter(|open| open.is_serving());
+        let on = |machine: IpAddr| serving().filter(move |open| open.address.ip() == machine).count();
+        let is_new = on(machine) == 0;
+        let apart = is_new && serving().any(|open| on(open.address.ip()) > 1);
+        let may_go = |open: &&Open| match (is_new, apart) {
+            (true, false) => true,
+            (true, true) => on(open.address.ip()) > 1,
+            (false, _) => open.address.ip() == machine || on(open.address.ip()) > 1,
+        };
+        Replaceable { links: serving().filter(may_go).map(|open| (open.link, open.rtt)).collect(), apart }
+    }
+}
+
+/// Links of which one may go, each with its round trip.
+struct Replaceable {
+    links: Vec<(LinkNumber, Duration)>,
+    /// Whether the links are on more machines afterwards.
+    apart: bool,
 }
 
 /// Whether a change pays: by a third and by more than what a measurement strays.

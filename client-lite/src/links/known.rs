@@ -62,11 +62,11 @@ impl Place {
         }
     }
 
-    /// What is dialled first: who is not going away, did not fail, is near, in this order.
-    pub(super) fn rank(&self, now: Instant) -> impl Ord + use<> {
+    /// What is dialled first: who is not going away, did not fail, is on a machine without a link, is near, in this order.
+    pub(super) fn rank(&self, now: Instant, is_crowded: bool) -> impl Ord + use<> {
         let avoided = self.avoided_until.is_some_and(|until| now < until);
         let rtt = self.rtt.map_or(Duration::MAX, |(rtt, _)| rtt);
-        (avoided, self.backoff.failures() > 0, rtt, self.order)
+        (avoided, self.backoff.failures() > 0, is_crowded, rtt, self.order)
     }
 
     /// Whether nothing is known of its distance, or nothing recent.

@@ -6,12 +6,13 @@
 //! As long as links are missing, the best address of a node that has none is dialled, and another one a moment later if
 //! there is no answer yet. With all links up, now and then one more is tried: a node of unknown distance, a new one or
 //! one that came back. It takes the place of a link if it is clearly nearer, or by lot, so that new nodes get their
-//! share; the old link is left only when the new one serves. In the same order a link over TCP goes back to UDP.
+//! share; the old link is left only when the new one serves. In the same order a link over TCP goes back to UDP. Links
+//! are kept to different machines, as far as addresses tell: what is nearer never brings two of them to one.
 
 use specter_wire::{id::NodeId, link::Neighbour};
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -228,7 +229,7 @@ impl Links {
         let replaces = match returns {
             Some(old) => Some(old),
             None if twin || missing => None,
-            None => self.victim(rtt, fresh),
+            None => self.victim(address.ip(), rtt, fresh),
         };
         if twin || (!missing && replaces.is_none()) {
             self.close(link);
@@ -369,7 +370,10 @@ impl Links {
             let ready = |place: &Place| self.ready_at(place, pressed).is_some_and(|at| at <= now);
             let best = self.known.places().iter().filter(|place| ready(place));
             let strange = |place: &Place| !pressed && place.node.is_none();
-            let best = best.min_by_key(|place| (strange(place), place.rank(now))).map(|place| place.address);
+            let machines: Vec<IpAddr> =
+                self.open.iter().filter(|open| !open.is_leaving()).map(|open| open.address.ip()).collect();
+            let rank = |place: &Place| place.rank(now, machines.contains(&place.address.ip()));
+            let best = best.min_by_key(|place| (strange(place), rank(place))).map(|place| place.address);
             let Some(address) = best else { break };
             self.dial(now, address, Purpose::Missing);
         }

@@ -327,6 +327,49 @@ fn nodes_that_are_about_as_near_leave_the_links_where_they_are() {
 }
 
 #[test]
+fn links_are_on_different_machines_although_another_node_of_one_of_them_is_nearer() {
+    for seed in 0..50 {
+        let mut world = World::new(3, &[]);
+        world.links = Links::new((3, Transport::Auto), true, seed);
+        // Four nodes on a machine near by, two on others.
+        for (number, rtt_ms) in [(1, 10), (2, 11), (3, 12), (4, 13), (5, 40), (6, 90)] {
+            let at = SocketAddr::new(address(number.max(4)).ip(), 440 + u16::from(number));
+            world.nodes.insert(at, (NodeId([number; 16]), Duration::from_millis(rtt_ms)));
+        }
+        world.apex = world.nodes.keys().copied().collect();
+        let machines = |world: &World| world.linked().iter().map(SocketAddr::ip).collect::<BTreeSet<_>>();
+        world.pass(Duration::from_secs(1));
+        assert_eq!(machines(&world).len(), 3, "{:?}", world.linked());
+        world.pass(48 * 60 * MINUTE);
+        assert_eq!(machines(&world).len(), 3, "{:?}", world.linked());
+        assert!(world.dials() <= 3 + 3 * 40, "{}", world.dials());
+    }
+}
+
+#[test]
+fn a_link_moves_to_another_machine_where_two_links_are_on_one_and_back_when_there_is_none() {
+    let mut world = World::new(3, &[40]);
+    let near = |number: u16| SocketAddr::new(address(9).ip(), number);
+    for number in 1..4 {
+        world.nodes.insert(near(number), (NodeId([100 + number as u8; 16]), Duration::from_millis(5)));
+    }
+    world.down.insert(address(1));
+    world.apex = world.nodes.keys().copied().collect();
+    world.pass(10 * MINUTE);
+    assert_eq!(world.linked(), [near(1), near(2), near(3)].into());
+    world.down.clear();
+    world.pass(60 * MINUTE);
+    assert!(world.linked().contains(&address(1)), "{:?}", world.linked());
+    let dials = world.dials();
+    world.pass(48 * 60 * MINUTE);
+    assert!(world.linked().contains(&address(1)), "{:?}", world.linked());
+    assert!(world.dials() - dials <= 40, "{}", world.dials() - dials);
+    world.kill(address(1));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.linked(), [near(1), near(2), near(3)].into());
+}
+
+#[test]
 fn a_new_node_gets_its_share_of_the_clients() {
     let moved = |seed: u64| {
         let mut world = World::new(3, &[20; 5]);

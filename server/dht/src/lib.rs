@@ -27,6 +27,34 @@
 //! | A lease has one holder at a time as far as clocks keep their rate, and its token grows in any case. | scenario `lease-survives-everything`; the simulator follows every grant and every fenced write |
 //! | Safety never depends on the ring. | in the slots' worlds the ring wants members at random |
 //!
+//! # What notices a broken rule
+//!
+//! Each rule can be broken on purpose ([`kv::Rules`], feature `broken`), and each variant is noticed in every run of the tests:
+//! by the one named here, or in the first worlds of `tests/sim/tests/seeds.rs`. By chance it is noticed after so many worlds
+//! from seed 1000 on, or not in forty seconds (`cargo run --release -p sim --features broken -- --slot-seeds 1000..3000 --broken NAME`):
+//!
+//! | variant | rule | worlds | noticed by |
+//! |---|---|---|---|
+//! | `ack-before-fsync` | A1 | 1 | |
+//! | `weak-quorum` | a quorum is a majority | 1 | |
+//! | `joint-one-side` | R2, R3 | 1 | |
+//! | `read-without-confirm` | L5 | 22 | `a_leader_that_was_replaced_answers_no_reads` |
+//! | `forgotten-promise` | A1, A3 | 1 | `a_promise_outlives_a_restart` |
+//! | `no-dedupe` | L4 | 2 | scenario `duplicate-request` |
+//! | `recovered-trusted` | L2 | 31 | `a_value_read_once_is_read_again_after_its_only_holder_is_gone` |
+//! | `purge-at-quorum` | G2 | 868 | `a_tombstone_stays_until_every_member_has_it` |
+//! | `no-purge-mark` | A7 | – | `a_late_copy_of_a_write_does_not_undo_a_purge` |
+//! | `unread-reports` | L2 | 23 | `a_candidate_reads_all_that_it_lacks_before_it_leads` |
+//! | `votes-with-loss` | A2 | – | `a_member_that_has_lost_a_value_does_not_vote` |
+//! | `reused-sequence` | L2 | 1 | |
+//! | `no-reaccept` | L3 | 53 | `a_leader_has_its_configuration_accepted_before_it_writes` |
+//! | `end-without-old` | R3, L3 | – | `the_end_of_a_change_needs_the_old_side_until_it_is_known_to_be_chosen` |
+//! | `no-transfer` | R2 | 1 | |
+//! | `stale-tenure` | A6 | 952 | `what_a_member_kept_from_an_earlier_tenure_does_not_count` |
+//! | `early-wipe` | A8 | – | `an_old_member_keeps_its_keys_until_the_change_is_chosen` |
+//! | `ballot-not-persisted` | L1 | – | `a_ballot_is_on_the_candidates_disk_before_anybody_hears_of_it` |
+//! | `kept-identity` | incarnations | 40 clusters | scenario `lost-disk-is-a-new-node` |
+//!
 //! Not promised: writes without a majority, operations on several keys at once, service from a slot whose majority has lost its
 //! disks, and anything against a node of the cluster that lies.
 

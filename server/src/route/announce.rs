@@ -11,7 +11,11 @@ use crate::{
     shutdown::Shutdown,
     transport::relay::Relays,
 };
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use specter_wire::name::Hostname;
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
@@ -36,6 +40,9 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// A client waits at most this long for its names to be known to other nodes.
 const ANNOUNCE: Duration = Duration::from_secs(2);
+
+/// How often it is seen whether another node serves a name.
+const ANOTHER: Duration = Duration::from_millis(50);
 
 /// One call to the store, one that is of little use later, and the longest and shortest wait until one is tried again.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -117,6 +124,12 @@ impl Announcer {
         if timeout(ANNOUNCE, all).await.is_err() {
             tracing::warn!("the store does not take routes now: visitors reach some tunnels by this node only");
         }
+    }
+
+    /// Waits until each hostname that is served here is served by another node, too, that can be reached from here.
+    pub(super) async fn served_elsewhere(&self) {
+        let waits = self.0.registry.hostnames().into_iter().map(|hostname| self.0.wait_for_another(hostname));
+        stream::iter(waits).buffer_unordered(AT_ONCE).collect::<()>().await;
     }
 
     /// Removes all routes to this node, for at most `patience`.
@@ -286,6 +299,24 @@ impl Inner {
         }
         self.tell(hostname, wanted);
         Ok(())
+    }
+
+    async fn wait_for_another(&self, hostname: Hostname) {
+        let key = key::routes_of(&hostname);
+        // Until its client has gone, too.
+        while self.registry.tunnel(&hostname).is_some() {
+            let children = self.store.within(HINT).hint_list(&key).await.unwrap_or_default();
+            let nodes = children.iter().filter_map(|child| Route::from_bytes(child)).map(|route| route.node);
+            // Asking for a node has it dialed, and measured when it answers.
+            let answers = |node: SocketAddr| {
+                let sight = self.relays.node(node).map(|_| self.relays.sight(node));
+                sight.is_some_and(|sight| sight.rtt.is_some() && !sight.is_suspect)
+            };
+            if nodes.filter(|node| *node != self.node).any(answers) {
+                return;
+            }
+            sleep(ANOTHER).await;
+        }
     }
 
     fn tell(&self, hostname: &Hostname, child: Option<Vec<u8>>) {

@@ -52,6 +52,11 @@ impl Names {
         Self { store, announcer, random: SystemRandom::new() }
     }
 
+    /// Waits until every hostname that links here serve is served by another node, too.
+    pub async fn served_elsewhere(&self) {
+        self.announcer.served_elsewhere().await;
+    }
+
     /// Tells other nodes that no link here serves anything any more, before this node goes away.
     pub async fn withdraw(&self, patience: Duration) {
         self.announcer.withdraw(patience).await;

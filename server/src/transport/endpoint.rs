@@ -64,25 +64,49 @@ const STRANGER_RECEIVE_WINDOW_BYTES: u32 = 128 << 10;
 /// client, and its answers to us.
 pub(super) const LINK_RECEIVE_WINDOW_BYTES: u32 = 256 << 20;
 
-/// Opens a listening TCP socket, ready for tokio. An IPv6 address serves IPv6 only, so both families can be given.
-///
-/// # Errors
-/// [`BindError::Socket`].
-pub fn listen_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // A restarted node takes its port back while old connections linger.
-        #[cfg(unix)]
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(TCP_BACKLOG)?;
-        Ok(socket.into())
-    };
-    open().map_err(|source| BindError::Socket { protocol: "TCP", address, source })
+/// A TCP port that is ours. Who dials it is refused until [`Port::listen`].
+#[derive(Debug)]
+pub struct Port {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+impl Port {
+    /// Takes a port. An IPv6 address serves IPv6 only, so both families can be given.
+    ///
+    /// # Errors
+    /// [`BindError::Socket`].
+    pub fn take(address: SocketAddr) -> Result<Self, BindError> {
+        let open = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            // A restarted node takes its port back while old connections linger.
+            #[cfg(unix)]
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            let bound = socket.local_addr()?.as_socket();
+            Ok(Self { socket, address: bound.unwrap_or(address) })
+        };
+        open().map_err(|source| BindError::Socket { protocol: "TCP", address, source })
+    }
+
+    /// Which it is.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A listener there, ready for tokio.
+    ///
+    /// # Errors
+    /// [`BindError::Socket`].
+    pub fn listen(self) -> Result<TcpListener, BindError> {
+        let Self { socket, address } = self;
+        let listening = socket.listen(TCP_BACKLOG).map(|()| socket.into());
+        listening.map_err(|source| BindError::Socket { protocol: "TCP", address, source })
+    }
 }
 
 /// Closes a listener, and returns the connections that were made by then.
@@ -215,7 +239,7 @@ mod tests {
 
     #[test]
     fn who_had_connected_is_served_and_who_comes_later_finds_nobody() {
-        let listener = listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let listener = Port::take(SocketAddr::from(([127, 0, 0, 1], 0))).and_then(Port::listen).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let mut early: Vec<_> = (0..3).map(|_| TcpStream::connect(address).expect("it listens")).collect();
         let made = close_listener(listener);

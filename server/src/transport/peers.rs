@@ -132,9 +132,18 @@ impl Peers {
     /// Reads the packets of a connection until it ends. It has shown a valid certificate of a node of this cluster, as
     /// those of [`super::accept::Accepted::Node`] have.
     pub fn accepted(self: &Arc<Self>, connection: quinn::Connection) {
-        match self.room.enter(connection.remote_address().ip()) {
+        let from = connection.remote_address();
+        self.seen(from);
+        match self.room.enter(from.ip()) {
             Some(place) => self.shutdown.spawn(Reader::new(self.clone(), connection, place).run()),
             None => connection.close(CLOSE_NORMAL.into(), b"no room for another node"),
+        }
+    }
+
+    /// A node has shown that it lives. A dial that it did not hear, because it had not started, would go on in vain for long.
+    fn seen(&self, address: SocketAddr) {
+        if let Some(known) = self.lock().by_address.get(&address) {
+            known.queue.knock();
         }
     }
 

@@ -7,6 +7,7 @@ use crate::{Outcome, nodes::succeed};
 use std::{
     net::{IpAddr, Ipv4Addr},
     process::{Command as Plain, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 use tokio::process::Command;
 
@@ -17,7 +18,12 @@ const NOBODY: &str = "02:00:00:00:00:01";
 pub struct Network {
     bridge: String,
     spaces: Vec<String>,
+    /// The third number of its addresses.
+    part: u8,
 }
+
+/// Networks of this process so far.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 impl Network {
     /// Makes a network for so many nodes. Needs root.
@@ -25,21 +31,24 @@ impl Network {
     /// # Errors
     /// What the system refused.
     pub async fn make(count: usize) -> Outcome<Self> {
-        let id = std::process::id();
+        let (process, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let id = format!("{process}-{number}");
         let network = Self {
             bridge: format!("sb{id}"),
             spaces: (0..count).map(|index| format!("specter-{id}-{index}")).collect(),
+            // It keeps what is run at the same time apart.
+            part: u8::try_from((process + 101 * number) % 250).unwrap_or(0),
         };
         let bridge = &network.bridge;
         ip(&format!("link add {bridge} type bridge")).await?;
-        ip(&format!("addr add {}/24 dev {bridge}", address(0))).await?;
+        ip(&format!("addr add {}/24 dev {bridge}", network.address(0))).await?;
         ip(&format!("link set {bridge} up")).await?;
         for (index, space) in network.spaces.iter().enumerate() {
             let outer = format!("sv{id}-{index}");
             ip(&format!("netns add {space}")).await?;
             ip(&format!("link add {outer} type veth peer name eth0 netns {space}")).await?;
             ip(&format!("link set {outer} master {bridge} up")).await?;
-            ip(&format!("-n {space} addr add {}/24 dev eth0", address(index + 1))).await?;
+            ip(&format!("-n {space} addr add {}/24 dev eth0", network.address(index + 1))).await?;
             ip(&format!("-n {space} link set eth0 up")).await?;
             ip(&format!("-n {space} link set lo up")).await?;
         }
@@ -62,6 +71,29 @@ impl Network {
         self.each_pair(split, |other| format!("neigh del {other} dev eth0")).await
     }
 
+    /// Nothing that nodes send by UDP reaches us any more, as behind a firewall; TCP does.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub async fn block_udp(&self) -> Outcome<()> {
+        self.udp_rule("add").await
+    }
+
+    /// Undoes [`Self::block_udp`].
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub async fn let_udp_through(&self) -> Outcome<()> {
+        self.udp_rule("del").await
+    }
+
+    async fn udp_rule(&self, what: &str) -> Outcome<()> {
+        for space in &self.spaces {
+            ip(&format!("-n {space} rule {what} to {} ipproto udp blackhole", self.address(0))).await?;
+        }
+        Ok(())
+    }
+
     /// Words that run a program in the namespace of each node.
     pub fn wrap(&self) -> Vec<Vec<String>> {
         self.spaces.iter().map(|space| ["ip", "netns", "exec", space].map(str::to_owned).to_vec()).collect()
@@ -69,13 +101,18 @@ impl Network {
 
     /// Addresses of the nodes.
     pub fn ips(&self) -> Vec<IpAddr> {
-        (1..=self.spaces.len()).map(address).collect()
+        (1..=self.spaces.len()).map(|number| self.address(number)).collect()
+    }
+
+    /// Address of the n-th node from 1; 0 is ours.
+    fn address(&self, number: usize) -> IpAddr {
+        Ipv4Addr::new(10, 213, self.part, 10 + u8::try_from(number).unwrap_or(0)).into()
     }
 
     async fn each_pair(&self, split: usize, what: impl Fn(IpAddr) -> String) -> Outcome<()> {
         for from in 0..self.spaces.len() {
             for to in (0..self.spaces.len()).filter(|to| (from < split) != (*to < split)) {
-                ip(&format!("-n {} {}", self.spaces[from], what(address(to + 1)))).await?;
+                ip(&format!("-n {} {}", self.spaces[from], what(self.address(to + 1)))).await?;
             }
         }
         Ok(())
@@ -93,12 +130,6 @@ impl Drop for Network {
         }
         quietly(&["link", "del", &self.bridge]);
     }
-}
-
-/// Address of the n-th node from 1; 0 is ours. The third number keeps benchmarks at the same time apart.
-fn address(number: usize) -> IpAddr {
-    let id = u8::try_from(std::process::id() % 250).unwrap_or(0);
-    Ipv4Addr::new(10, 213, id, 10 + u8::try_from(number).unwrap_or(0)).into()
 }
 
 async fn ip(arguments: &str) -> Outcome<()> {

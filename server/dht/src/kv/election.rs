@@ -101,11 +101,15 @@ impl Slot {
             config.leaving = None;
         }
         let (ballot, voters) = (candidate.ballot, candidate.voters());
+        let known = |report: &&Report| report.chosen && report.config.version == config.version;
+        let chosen = candidate.reports.values().find(known).map(|report| report.config.clone());
+        if !config.contains(self.me) && chosen.is_none() {
+            return self.leave_it_to(now, &config);
+        }
         // It may have learned of a newer configuration since it was asked itself.
         if !config.contains(self.me) || config.version < self.acceptor.durable.config.version {
-            let known = |report: &Report| report.chosen && report.config.version == config.version;
-            if let Some(report) = candidate.reports.values().find(|report| known(report)) {
-                self.acceptor.learn(report.config.clone(), &mut self.outbox);
+            if let Some(chosen) = chosen {
+                self.acceptor.learn(chosen, &mut self.outbox);
             }
             return self.give_up(now);
         }
@@ -137,12 +141,34 @@ impl Slot {
     pub(crate) fn campaign_failed(&mut self, now: Instant) {
         if let Role::Candidate(candidate) = &self.role
             && let Some(config) = candidate.config()
-            && !config.is_stable()
-            && config.old_majority(&candidate.voters(), self.rules)
         {
-            self.blocked_since.get_or_insert(now);
+            if !config.contains(self.me) {
+                return self.stand_back(now);
+            }
+            if !config.is_stable() && config.old_majority(&candidate.voters(), self.rules) {
+                self.blocked_since.get_or_insert(now);
+            }
         }
         self.give_up(now);
+    }
+
+    /// This candidate is no member of a configuration that may have been chosen, so it cannot lead: one who is, and has
+    /// promised to follow it, leads in its place.
+    fn leave_it_to(&mut self, now: Instant, config: &Config) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        let ballot = candidate.ballot;
+        if let Some(node) = candidate.reports.keys().copied().find(|node| config.contains(*node)) {
+            self.outbox.send(node, Message::Succeed { ballot });
+            return self.stand_back(now);
+        }
+        self.ask(&config.audience(), ballot);
+    }
+
+    /// Lets the members of a newer configuration lead. For longer than they wait between two elections: the higher ballots of
+    /// one that cannot lead would keep them from it for ever.
+    fn stand_back(&mut self, now: Instant) {
+        self.give_up(now);
+        self.election_at = now + self.longest_wait() * 4;
     }
 
     pub(crate) fn give_up(&mut self, now: Instant) {

@@ -15,6 +15,9 @@ use crate::kv::{
 };
 use crate::{Instant, NodeId, Random, Version};
 
+/// How many times the wait between two elections doubles.
+const DOUBLINGS: u32 = 4;
+
 /// How long a candidate keeps still that was told it is no longer a member.
 const PASSIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
 
@@ -368,8 +371,13 @@ impl Slot {
 
     /// Puts the next election off by a random wait that doubles with each failure.
     pub(crate) fn postpone_election(&mut self, now: Instant) {
-        let wait = self.settings.election * (1 << self.failures.min(4));
+        let wait = self.settings.election * (1 << self.failures.min(DOUBLINGS));
         self.election_at = now + self.random.span(wait, wait * 2);
+    }
+
+    /// The longest that a member waits between two elections.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.settings.election * (2 << DOUBLINGS)
     }
 
     /// Asks those that should go on without this node whether they do. The question is that of a leader before all others,

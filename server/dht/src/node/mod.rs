@@ -247,7 +247,11 @@ impl Node {
             self.append(Record::Cluster { terms, founder: false });
         }
         for peer in packet.peers.into_iter().filter(|peer| peer.id != self.me) {
-            self.ring.introduce(now, peer);
+            if peer.id == from {
+                self.ring.acquaint(now, peer);
+            } else {
+                self.ring.introduce(now, peer);
+            }
         }
         for part in packet.parts {
             match part {

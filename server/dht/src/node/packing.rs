@@ -64,7 +64,10 @@ impl Node {
         };
         let named: BTreeSet<NodeId> = parts.iter().flat_map(names).collect();
         let others = named.into_iter().filter(|node| Some(*node) != receiver && *node != self.me);
-        let mut peers: Vec<Peer> = others.filter_map(|node| self.ring.contact(node).cloned()).collect();
+        // In a large ring whoever is asked may never have heard of this node, and could not answer.
+        let own = parts.iter().any(wants_answer).then(|| self.ring.me().clone());
+        let mut peers: Vec<Peer> =
+            own.into_iter().chain(others.filter_map(|node| self.ring.contact(node).cloned())).collect();
         if peers.len() > MAX_PEERS {
             peers.truncate(MAX_PEERS);
         }
@@ -105,6 +108,15 @@ fn names(part: &Part) -> Vec<NodeId> {
         Part::Pointer { members, .. } => members.clone(),
         Part::Handed { config, .. } => config.audience().into_iter().collect(),
         Part::Ring(_) | Part::Ask { .. } | Part::Told { .. } | Part::Understood { .. } => Vec::new(),
+    }
+}
+
+/// Whether a part is answered, and may go to a machine that this node has never spoken to.
+const fn wants_answer(part: &Part) -> bool {
+    match part {
+        Part::Ask { .. } | Part::Pointer { .. } | Part::Handed { .. } => true,
+        Part::Slot { message, .. } => matches!(message, Message::Prepare { .. } | Message::AcceptConfig { .. }),
+        Part::Ring(_) | Part::Told { .. } | Part::Understood { .. } => false,
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Arrival, Peers, queue::Queue};
 use crate::transport::endpoint::CLOSE_NORMAL;
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, SendStream, WriteError};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// A handshake must be done in this time.
@@ -12,6 +12,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An address is dialed at most this often.
 const DIAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A packet is acknowledged within this time, or within four round trips.
+const ACKNOWLEDGED: Duration = Duration::from_millis(300);
 
 /// The other node must take a packet in this time.
 const PACKET_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +42,8 @@ pub(super) enum Failure {
     Connection(#[from] ConnectionError),
     #[error("it was too slow with {0}")]
     Slow(&'static str),
+    #[error("it was started anew")]
+    Anew,
 }
 
 impl Line {
@@ -57,9 +62,19 @@ impl Line {
 
     async fn serve(&mut self) {
         while let Some(packet) = self.first().await {
-            sleep_until(self.dial_after).await;
+            tokio::select! {
+                () = sleep_until(self.dial_after) => {}
+                () = self.queue.knocked() => {}
+            }
             self.dial_after = Instant::now() + DIAL_INTERVAL;
-            let outcome = match self.dial().await {
+            let dialed = tokio::select! {
+                // A dial that is done is not thrown away for one that came in at the same time.
+                biased;
+                dialed = self.dial() => dialed,
+                // It was started a moment ago, and what it was sent before is lost: that would go again only after a while.
+                () = self.queue.knocked() => self.dial().await,
+            };
+            let outcome = match dialed {
                 Ok(connection) => self.carry(&connection, packet).await,
                 Err(failure) => {
                     self.peers.counts.unsent.add(1);
@@ -69,8 +84,8 @@ impl Line {
             self.queue.note_rtt(None);
             match outcome {
                 Ok(()) => {}
-                // A stateless reset: the node was started anew and answers already. It is dialed for the next packet.
-                Err(Failure::Connection(ConnectionError::Reset)) => {
+                // The first is a stateless reset: the node answers already, and is dialed for the next packet.
+                Err(Failure::Connection(ConnectionError::Reset) | Failure::Anew) => {
                     tracing::debug!(address = %self.address, "a node was started anew");
                 }
                 Err(failure) => self.fail(&failure).await,
@@ -102,7 +117,9 @@ impl Line {
     /// Sends packets until none comes for a while; `Err` if the connection ends before.
     async fn carry(&self, connection: &Connection, first: Bytes) -> Result<(), Failure> {
         let mut packet = first;
+        let mut life = Life { heard: connection.stats().udp_rx.datagrams, since: Instant::now() };
         loop {
+            life.asked(connection);
             match send(connection, packet).await {
                 Ok(true) => {
                     self.peers.counts.sent.add(1);
@@ -115,15 +132,24 @@ impl Line {
                     return Err(failure);
                 }
             }
-            packet = tokio::select! {
-                error = connection.closed() => return Err(error.into()),
-                next = timeout(IDLE, self.queue.pop()) => match next {
-                    Ok(Some(packet)) => packet,
-                    Ok(None) | Err(_) => {
+            let mut next = pin!(timeout(IDLE, self.queue.pop()));
+            packet = loop {
+                tokio::select! {
+                    error = connection.closed() => return Err(error.into()),
+                    // It lives, but not for this connection: lost packets go again ever later, and it would not be told so
+                    // for seconds.
+                    () = self.queue.knocked() => if life.is_missed(connection) {
                         connection.close(CLOSE_NORMAL.into(), b"");
-                        return Ok(());
-                    }
-                },
+                        return Err(Failure::Anew);
+                    },
+                    next = &mut next => match next {
+                        Ok(Some(packet)) => break packet,
+                        Ok(None) | Err(_) => {
+                            connection.close(CLOSE_NORMAL.into(), b"");
+                            return Ok(());
+                        }
+                    },
+                }
             };
         }
     }
@@ -135,6 +161,30 @@ impl Line {
         // Whoever reads the inbox never waits for this task, so waiting for the reader ends. If there is none, nobody
         // wants to know.
         let _ = self.peers.inbox.send(Arrival::Unreachable { address: self.address }).await;
+    }
+}
+
+/// What is heard on a connection: every packet is acknowledged.
+struct Life {
+    /// How many datagrams had come when it was last seen to have heard something.
+    heard: u64,
+    /// When a packet was sent after that.
+    since: Instant,
+}
+
+impl Life {
+    /// A packet is sent.
+    fn asked(&mut self, connection: &Connection) {
+        let heard = connection.stats().udp_rx.datagrams;
+        if heard != self.heard {
+            (self.heard, self.since) = (heard, Instant::now());
+        }
+    }
+
+    /// Whether nothing has come for longer than an acknowledgement takes.
+    fn is_missed(&self, connection: &Connection) -> bool {
+        let takes = ACKNOWLEDGED.max(connection.rtt() * 4);
+        connection.stats().udp_rx.datagrams == self.heard && self.since.elapsed() > takes
     }
 }
 

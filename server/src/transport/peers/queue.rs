@@ -19,6 +19,7 @@ pub(super) const QUEUE_BYTES: usize = 4 << 20;
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Notify,
+    knocked: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +83,16 @@ impl Queue {
         let mut state = self.lock();
         state.bytes = 0;
         std::mem::take(&mut state.packets).len()
+    }
+
+    /// Tells the one who empties it that the node at the address lives: a connection of it has come in.
+    pub(super) fn knock(&self) {
+        self.knocked.notify_waiters();
+    }
+
+    /// Waits for the next [`Self::knock`].
+    pub(super) async fn knocked(&self) {
+        self.knocked.notified().await;
     }
 
     /// Takes no more packets.

@@ -3,7 +3,7 @@
 use super::{Node, Relays, node::Status};
 use quinn::{Connection, ConnectionError};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
 /// A handshake must be done in this time.
@@ -16,6 +16,12 @@ const SHORTEST: Duration = Duration::from_millis(250);
 
 /// How often it is asked whether anybody is still interested.
 const ROUND: Duration = Duration::from_secs(15);
+
+/// How often a node is asked whether it lives, and how far away it is.
+const MEASURE: Duration = Duration::from_secs(1);
+
+/// Among so many answers at least one comes when neither machine is busy.
+const MEASURES: usize = 60;
 
 /// The task.
 pub(super) struct Line {
@@ -92,14 +98,29 @@ impl Line {
         Ok(timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| Failure::Slow)??)
     }
 
+    /// Asks the node again and again whether it lives, without end.
+    async fn measure(&self, connection: &Connection) {
+        loop {
+            let mut lately = Duration::MAX;
+            for _ in 0..MEASURES {
+                sleep(MEASURE).await;
+                self.node.shows_life().await;
+                lately = lately.min(connection.rtt());
+            }
+            self.node.measured(connection, lately);
+        }
+    }
+
     /// Waits for the end of the connection; none if it is no longer wanted. Streams on it go on to their end then.
     async fn watch(&self, connection: &Connection) -> Option<ConnectionError> {
+        let mut measuring = pin!(self.measure(connection));
         loop {
             tokio::select! {
                 error = connection.closed() => return Some(error),
                 // The only one there may be; it has nothing in it.
                 Ok(_) = connection.accept_uni(), if !self.node.is_leaving() => self.node.leaves(),
                 // QUIC closes it with the last stream on it.
+                () = &mut measuring => {}
                 () = sleep(ROUND) => if self.relays.forget(&self.node) {
                     return None;
                 },

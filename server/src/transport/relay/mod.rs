@@ -7,7 +7,7 @@
 //! ```
 //! A dead node is noticed by what does not come: every datagram is acknowledged by the other node's transport at once,
 //! however slow the target behind it is. So a node from which nothing at all comes while something is asked of it is
-//! doubted, until something comes.
+//! doubted, until something comes. Each second it is asked for a sign of life, visitors or not: that measures the way, too.
 
 mod line;
 mod node;

@@ -30,6 +30,9 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// A node that answered this lately lives: less than a visitor takes to connect.
 const RECENT: Duration = Duration::from_millis(5);
 
+/// A way counts as longer than it was if it takes twice the time and this.
+const LONGER: Duration = Duration::from_millis(20);
+
 /// A node.
 pub struct Node {
     address: SocketAddr,
@@ -60,8 +63,10 @@ struct Seen {
     answered: Option<Instant>,
     /// What had come from it when it was doubted.
     doubted: Option<Pulse>,
-    /// The last measured way there and back.
+    /// The last measured way there and back, while it cannot be reached.
     rtt: Option<Duration>,
+    /// The way has become longer than it once was on the connection.
+    longer: Option<Duration>,
     /// It said that it goes away.
     leaving: bool,
 }
@@ -97,7 +102,14 @@ impl Node {
         Self {
             address,
             status: watch::Sender::new(Status::Dialing { since: now }),
-            seen: Mutex::new(Seen { used: now, answered: None, doubted: None, rtt: None, leaving: false }),
+            seen: Mutex::new(Seen {
+                used: now,
+                answered: None,
+                doubted: None,
+                rtt: None,
+                longer: None,
+                leaving: false,
+            }),
             wanted: Notify::new(),
         }
     }
@@ -219,6 +231,12 @@ impl Node {
         if self.lock().answered.is_some_and(|answered| answered.elapsed() < RECENT) {
             return true;
         }
+        self.shows_life().await
+    }
+
+    /// Whether it answers now. Also measures how far away it is: a keep-alive of QUIC does not, since its acknowledgement may
+    /// be late on purpose.
+    pub(super) async fn shows_life(&self) -> bool {
         let before = self.pulse();
         let asked = async {
             let (mut send, mut recv) = self.connection().await?.open_bi().await.ok()?;
@@ -245,9 +263,21 @@ impl Node {
         }
     }
 
+    /// The way there and back. The shortest ever measured on the connection: what is above it are waits at one of the two
+    /// machines, and on a connection that is seldom used a few of them would count for minutes.
+    fn distance(&self, connection: &Connection) -> Duration {
+        self.lock().longer.unwrap_or_else(|| connection.min_rtt())
+    }
+
+    /// The way is at least so long as of late.
+    pub(super) fn measured(&self, connection: &Connection, lately: Duration) {
+        let is_longer = lately > connection.min_rtt() * 2 + LONGER;
+        self.lock().longer = is_longer.then_some(lately);
+    }
+
     pub(super) fn sight(&self) -> Sight {
         let (rtt, unreachable) = match &*self.status.borrow() {
-            Status::Up(connection) => (Some(connection.rtt()), None),
+            Status::Up(connection) => (Some(self.distance(connection)), None),
             Status::Dialing { .. } => (None, None),
             Status::Down { since } => (self.lock().rtt, Some(since.elapsed())),
         };
@@ -278,7 +308,7 @@ impl Node {
     pub(super) fn set(&self, status: Status) {
         {
             let mut seen = self.lock();
-            (seen.doubted, seen.leaving) = (None, false);
+            (seen.doubted, seen.leaving, seen.longer) = (None, false, None);
         }
         self.status.send_replace(status);
     }
@@ -288,7 +318,8 @@ impl Node {
         let now = Instant::now();
         let status = match &*self.status.borrow() {
             Status::Up(connection) => {
-                self.lock().rtt = Some(connection.rtt());
+                let distance = self.distance(connection);
+                self.lock().rtt = Some(distance);
                 Status::Down { since: now }
             }
             Status::Dialing { since } | Status::Down { since } => Status::Down { since: *since },

@@ -3,7 +3,7 @@ use cluster::{
     load::{Load, Pace, Seen, sweep},
     network::Network,
     nodes::{Behind, Nodes, Plan},
-    relay::{Conditions, UdpRelay},
+    relay::{Conditions, Direction, TcpRelay, UdpRelay},
     target::Target,
 };
 use e2e::{binary, soon, target, tool::tool, visit};
@@ -127,7 +127,6 @@ fn plan(folder: &TempDir) -> Plan<'_> {
 }
 
 #[tokio::test]
-#[ignore = "not yet so: see issue 6, rolling restart"]
 async fn nodes_restart_one_after_the_other_and_no_visitor_gets_an_error() {
     let mut scene = Scene::start(2).await;
     let load = scene.load();
@@ -225,13 +224,7 @@ async fn a_killed_client_is_back_under_its_hostnames_and_others_do_not_notice() 
 #[tokio::test]
 async fn a_ring_cut_in_two_serves_on_both_sides_and_is_one_again_when_mended() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    if tool("ip").is_none() {
-        return;
-    }
-    let network = match Network::make(3).await {
-        Ok(network) => network,
-        Err(error) => return eprintln!("skipped: no network namespaces can be made here: {error}"),
-    };
+    let Some(network) = network().await else { return };
     let mut plan = plan(&folder);
     (plan.ips, plan.wrap) = (network.ips(), network.wrap());
     let nodes = Nodes::start(&plan).await.expect("three nodes");
@@ -253,6 +246,62 @@ async fn a_ring_cut_in_two_serves_on_both_sides_and_is_one_again_when_mended() {
     scene.nodes.whole(LIMIT).await.expect("one ring");
     scene.served("after it was mended").await;
     scene.visited(&load, 30).await;
+}
+
+#[tokio::test]
+async fn where_no_udp_gets_through_a_client_keeps_links_to_several_nodes_over_tcp() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let Some(network) = network().await else { return };
+    let mut plan = plan(&folder);
+    (plan.ips, plan.wrap) = (network.ips(), network.wrap());
+    let nodes = Nodes::start(&plan).await.expect("three nodes");
+    network.block_udp().await.expect("a firewall");
+    // The client finds its first node under a name, which leads to loopback: relays go on from there.
+    let any = loopback(0);
+    let (tcp, udp) = loop {
+        let tcp = TcpRelay::start(any, nodes.nodes[0].address, 1, Conditions::default()).await.expect("a relay");
+        // Another port is drawn when somebody has the first for the other protocol.
+        if let Ok(udp) = UdpRelay::start(tcp.address, nodes.nodes[0].address, 1, Conditions::default()).await {
+            break (tcp, udp);
+        }
+    };
+    udp.cut(Direction::Both);
+    let mut scene = Scene::with(folder, nodes, &[tcp.address.port()], 1).await;
+    let log = |scene: &Scene| scene.clients[0].running().expect("it runs").log_text();
+    assert!(!log(&scene).contains("way=Udp"), "{}", log(&scene));
+    let load = scene.load();
+    scene.visited(&load, 30).await;
+    scene.nodes.nodes[1].kill().await.expect("it runs");
+    scene.served("after a crash").await;
+    scene.nodes.nodes[1].start().await.expect("it starts with its data");
+    scene.visited(&load, 30).await;
+
+    // It finds out by itself, too, the later the longer it was so. A start is soon.
+    network.let_udp_through().await.expect("no firewall");
+    udp.mend();
+    scene.clients[0].kill().await.expect("it runs");
+    scene.clients[0].start_again().await.expect("the same hostnames");
+    let over_udp = async {
+        let mut pace = interval(Duration::from_millis(100));
+        while !log(&scene).contains("way=Udp") {
+            pace.tick().await;
+        }
+    };
+    timeout(LIMIT, over_udp).await.unwrap_or_else(|_| panic!("it stays on TCP:\n{}", log(&scene)));
+    scene.served("over UDP").await;
+    scene.visited(&load, 30).await;
+}
+
+/// A network for three nodes; none, with a word, where none can be made.
+async fn network() -> Option<Network> {
+    tool("ip")?;
+    match Network::make(3).await {
+        Ok(network) => Some(network),
+        Err(error) => {
+            eprintln!("skipped: no network namespaces can be made here: {error}");
+            None
+        }
+    }
 }
 
 #[tokio::test]

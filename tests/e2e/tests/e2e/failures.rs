@@ -3,7 +3,6 @@ use e2e::{
     target::{self, Target},
     visit::{self, get},
 };
-use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
@@ -66,10 +65,8 @@ async fn a_target_that_hangs_is_504_after_the_header_timeout() {
     let node = Node::start().await;
     let client = Client::publish(&node, &[&format!("target: {}\nheaderTimeout: 1s", target.url())]).await;
     for version in VERSIONS {
-        let start = Instant::now();
         let Some(answer) = get(&node, client.host(), "/never", &[version]).await else { return };
         assert_eq!((answer.exit, answer.status), (0, 504), "{answer:?}");
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         let Some(answer) = get(&node, client.host(), "/", &[version]).await else { return };
         assert_eq!(answer.status, 200, "the next request is served: {answer:?}");
     }

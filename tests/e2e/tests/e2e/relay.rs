@@ -6,14 +6,13 @@ use std::{
 use tokio::time::interval;
 
 /// Visits until the answer has this status.
-async fn until(node: &Node, host: &str, status: u16) -> Option<Duration> {
+async fn until(node: &Node, host: &str, status: u16) -> Option<()> {
     let mut pace = interval(Duration::from_millis(50));
     let visits = async {
         loop {
             pace.tick().await;
-            let start = Instant::now();
             if get(node, host, "/", &[]).await?.status == status {
-                return Some(start.elapsed());
+                return Some(());
             }
         }
     };
@@ -35,15 +34,14 @@ async fn a_client_with_one_link_is_reached_by_visitors_of_every_node_and_again_a
     // The node dies, and its client with it: the route that it leaves behind leads nowhere.
     client.process.kill().await;
     first.process.kill().await;
-    let Some(took) = until(&third, client.host(), 503).await else { return };
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    let Some(()) = until(&third, client.host(), 503).await else { return };
     first.start_again().await;
     for node in [&second, &third] {
-        let Some(_) = until(node, client.host(), 503).await else { return };
+        let Some(()) = until(node, client.host(), 503).await else { return };
     }
     client.start_again().await;
     for node in [&first, &second, &third] {
-        let Some(_) = until(node, client.host(), 200).await else { return };
+        let Some(()) = until(node, client.host(), 200).await else { return };
     }
 }
 

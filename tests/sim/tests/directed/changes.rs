@@ -262,3 +262,22 @@ fn a_member_that_starts_again_leaves_the_leader_in_its_place() {
         assert_eq!(stage.ballot(2), ballot, "it has not promised itself anything");
     }
 }
+
+#[test]
+fn a_candidate_that_is_no_member_of_a_newer_configuration_has_one_lead_that_is() {
+    let mut stage = led();
+    // 2 hears nothing of the change to 4 alone; its end is accepted by 3 and 4.
+    stage.passes = |letter| match &letter.message {
+        Message::AcceptConfig { config, .. } => letter.to > 2 || (letter.to == 1 && !config.is_stable()),
+        Message::Learn { .. } => letter.to != 2,
+        _ => true,
+    };
+    stage.want(&[4]);
+    stage.pass(500);
+    assert!(stage.config(2).contains(NodeId::from(2)) && !stage.config(3).contains(NodeId::from(3)));
+    stage.restart(1);
+    stage.passes = |_| true;
+    // 4 does not try by itself.
+    assert!(!stage.elect(2) && stage.leads(4));
+    assert_eq!(stage.get(4), Some(Some("kept".into())));
+}

@@ -211,6 +211,25 @@ async fn an_address_that_answers_nothing_is_told_and_holds_little() {
     assert_eq!(node.arrivals.try_recv(), Err(mpsc::error::TryRecvError::Empty));
 }
 
+/// The name of the handshake that a packet begins: it follows a byte of flags and four of the version.
+async fn handshake(socket: &tokio::net::UdpSocket) -> Vec<u8> {
+    let mut packet = [0; 2_000];
+    soon("the first flight of a handshake", socket.recv_from(&mut packet)).await.expect("received");
+    packet[6..6 + usize::from(packet[5])].to_vec()
+}
+
+#[tokio::test]
+async fn an_address_is_dialed_anew_when_its_node_shows_that_it_lives_although_a_dial_is_under_way() {
+    let node = Cluster::new().node();
+    let silent = tokio::net::UdpSocket::bind(ANY).await.expect("bound");
+    let address = silent.local_addr().expect("an address");
+    node.peers.send(address, packet(1));
+    let first = handshake(&silent).await;
+    node.peers.seen(address);
+    // There is but one packet: a dial that fails is not followed by another one.
+    while handshake(&silent).await == first {}
+}
+
 #[tokio::test]
 async fn an_address_of_a_family_without_a_socket_is_unreachable() {
     let mut node = Cluster::new().node();
