@@ -48,6 +48,17 @@ most() {
     echo "$most_rss $most_anonymous"
 }
 
+# settle PID   waits until memory has not risen for five seconds: until then visitors are still coming.
+settle() {
+    local anonymous had=0 calm=0 end=$((SECONDS + 120))
+    while [ "$calm" -lt 10 ] && [ "$SECONDS" -lt "$end" ]; do
+        sleep 0.5
+        read -r _ anonymous < <(held "$1")
+        calm=$((calm + 1))
+        if [ "$anonymous" -gt $((had + had / 50 + 64)) ]; then had=$anonymous calm=0; fi
+    done
+}
+
 printf '%-28s %8s %8s %16s\n' "KiB" RSS anon "anon, 2nd half"
 for memory in ${MEMORY:-small normal large}; do
     config=$work/$memory.yaml
@@ -72,6 +83,7 @@ for memory in ${MEMORY:-small normal large}; do
         curl -sS --http1.1 --parallel --parallel-immediate --parallel-max 64 --cacert "$ca" "${@:2}" >"$work/load.log" 2>&1 &
         local visitors=$!
         children+=("$visitors")
+        settle "$client"
         read -r rss anonymous < <(most "$((seconds / 2))" "$client")
         read -r later_rss later < <(most "$((seconds / 2))" "$client")
         kill "$visitors" 2>/dev/null || true
