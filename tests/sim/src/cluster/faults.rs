@@ -7,6 +7,7 @@ use specter_storage::fault::Fault as DiskFault;
 
 use super::machine::{Duty, Machine, Name};
 use super::nemesis::{self, Fault, Whom};
+use super::settled::is_in_ring;
 use super::store::End;
 use super::world::{Event, World, draw_id};
 use crate::Violation;
@@ -315,7 +316,10 @@ impl World {
     /// others, as a node does that looks its names up again and again.
     pub(super) fn look_up_again(&mut self) -> Result<(), Violation> {
         let stays = |machine: &Machine| machine.duty != Duty::Away;
-        let is_stranger = |machine: &Machine| machine.held().terms.is_none() && machine.creates.is_none();
+        // It may know the cluster and be no member yet, because all whom it met left before it was one.
+        let is_outside =
+            |machine: &Machine| machine.held().terms.is_none() || (machine.boot == 1 && !is_in_ring(machine));
+        let is_stranger = |machine: &Machine| is_outside(machine) && machine.creates.is_none();
         let leads_nowhere = |machine: &Machine| {
             let seeds = machine.seeds.iter().filter_map(|seed| self.machines.get(&Name::at(*seed)?));
             !seeds.into_iter().any(stays)

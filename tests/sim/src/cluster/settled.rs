@@ -141,6 +141,6 @@ impl World {
 
 type Registers = BTreeMap<Key, (Version, Arc<Register>)>;
 
-fn is_in_ring(machine: &Machine) -> bool {
+pub(super) fn is_in_ring(machine: &Machine) -> bool {
     machine.node.as_ref().is_some_and(|node| node.ring().is_member())
 }
